@@ -1,0 +1,44 @@
+"""Training methods. `METHODS` is the one registry: one entry, one file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from zoo.errors import UnknownNameError, nearest
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a method may know about the run.
+
+    `image_size`: side in pixels of a view (0 for skeletons). `global_batch`: samples per step over
+    all ranks. `total_steps`: optimizer steps of the whole run. `samples`: size of the training set.
+    """
+
+    image_size: int
+    global_batch: int
+    total_steps: int
+    samples: int
+
+
+#: name -> class, or "module:class" which is imported on first use.
+METHODS: dict[str, Any] = {
+    "simclr": "training.methods.simclr:SimCLR",
+}
+
+
+def method_class(name: str) -> Any:
+    """The class of a method.
+
+    Raises:
+        UnknownNameError: no such method; names the nearest.
+    """
+    if name not in METHODS:
+        raise UnknownNameError(f"unknown method {name!r}; {nearest(name, list(METHODS))}")
+    entry = METHODS[name]
+    if isinstance(entry, str):
+        module, _, attribute = entry.partition(":")
+        entry = getattr(import_module(module), attribute)
+    return entry

@@ -1,0 +1,94 @@
+"""Image encoders: any timm backbone, with the 3x3 stem that small images need."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from zoo.config import ImageInput, Strict
+from zoo.encoder import Encoder
+from zoo.errors import ConfigError, InputError, nearest
+
+#: Up to this side a ResNet gets the 3x3 stem: SimCLR (arXiv 2002.05709) B.9.
+SMALL_IMAGE = 64
+
+
+class TimmArguments(Strict):
+    """Arguments of the `timm` family.
+
+    `stem`: `"imagenet"` is timm's own; `"cifar"` is a 3x3 stride-1 convolution and no max-pool
+    (SimCLR appendix B.9), ResNets only. A recipe may say `"auto"`; a checkpoint never does.
+    """
+
+    model: str = Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9_.]+$")
+    stem: Literal["imagenet", "cifar"] = "imagenet"
+    model_args: dict[str, Any] = {}
+
+
+def resolve_stem(stem: str, model: str, size: tuple[int, int]) -> str:
+    """`"auto"` -> the stem that fits: 3x3 for `resnet*` at up to 64 px, else timm's own."""
+    if stem != "auto":
+        return stem
+    return "cifar" if model.startswith("resnet") and max(size) <= SMALL_IMAGE else "imagenet"
+
+
+class ImageEncoder(Encoder):
+    """A timm backbone without its classifier: `(N, 3, H, W)` -> `(N, num_features)`."""
+
+    Arguments = TimmArguments
+
+    def __init__(self, arguments: TimmArguments, input: ImageInput) -> None:
+        super().__init__()
+        self.input = input
+        self.backbone = _timm_backbone(arguments, input)
+        self.num_features = int(getattr(self.backbone, "head_hidden_size", 0) or self.backbone.num_features)
+
+    def _features(self, x: Tensor, lengths: Tensor | None) -> Tensor:
+        return self.backbone.forward_features(x)
+
+    def pool(self, features: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """timm's own pooling of this backbone (global average for ResNets)."""
+        return self.backbone.forward_head(features, pre_logits=True)
+
+    def check_input(self, x: Tensor, lengths: Tensor | None) -> None:
+        height, width = self.input.size
+        wanted = f"(N, 3, {height}, {width})"
+        came = tuple(x.shape)
+        if lengths is not None:
+            raise InputError(f"{self.name} is an image encoder and takes no `lengths`")
+        if x.ndim == 3:
+            raise InputError(f"{self.name} takes a batch {wanted}, got {came}; add a batch axis with x[None]")
+        if x.ndim != 4 or x.shape[1] != 3:
+            hint = "; move the channels: x.permute(0, 3, 1, 2)" if x.ndim == 4 and x.shape[-1] == 3 else ""
+            raise InputError(f"{self.name} takes images {wanted}, got {came}{hint}")
+        if x.shape[0] == 0:
+            raise InputError(f"{self.name} got an empty batch {came}")
+        if self.strict_input and not self.training and came[2:] != (height, width):
+            raise InputError(
+                f"{self.name} was trained on {height}x{width} px, got {came[2]}x{came[3]}; use "
+                "encoder.transform(), or set encoder.strict_input = False to accept other sizes"
+            )
+
+
+def _timm_backbone(arguments: TimmArguments, input: ImageInput) -> nn.Module:
+    import timm
+
+    if not timm.is_model(arguments.model):
+        raise ConfigError(
+            f"timm {timm.__version__} has no model {arguments.model!r}; {nearest(arguments.model, timm.list_models())}"
+        )
+    if arguments.stem == "cifar" and not arguments.model.startswith("resnet"):
+        raise ConfigError(f"the 3x3 stem exists for resnet* only, not {arguments.model!r}; use stem 'imagenet'")
+    try:
+        model = timm.create_model(arguments.model, pretrained=False, num_classes=0, **arguments.model_args)
+    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
+        raise ConfigError(f"timm cannot build {arguments.model!r} with {arguments.model_args}: {error}") from None
+    if arguments.stem == "cifar":
+        width = model.conv1.out_channels if isinstance(model.conv1, nn.Conv2d) else model.conv1[-1].out_channels
+        model.conv1 = nn.Conv2d(3, width, kernel_size=3, stride=1, padding=1, bias=False)
+        nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
+        model.maxpool = nn.Identity()
+    return model.to(memory_format=torch.channels_last)

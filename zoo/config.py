@@ -1,0 +1,243 @@
+"""What `config.json` of a checkpoint holds: typed, strict, versioned.
+
+Every field is validated before any memory is taken for weights, so a hostile or broken file
+ends in one readable `ConfigError`. Old formats pass through the named functions in `MIGRATIONS`.
+"""
+
+from __future__ import annotations
+
+import json
+import keyword
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from zoo.errors import ConfigError
+
+FORMAT_VERSION = 1
+MAX_CONFIG_BYTES = 1 << 20
+#: A checkpoint larger than this is refused unread: no architecture of the zoo comes near it.
+MAX_WEIGHT_BYTES = 8 << 30
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$")]
+
+
+class Strict(BaseModel):
+    """A frozen pydantic model that refuses unknown keys and non-finite numbers."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Architecture(Strict):
+    """Which network to build: a family from `zoo.architectures.FAMILIES` and its arguments."""
+
+    family: str = Field(min_length=1, max_length=64)
+    arguments: dict[str, Any] = {}
+
+
+class ImageInput(Strict):
+    """Image preprocessing that belongs to the weights (see `zoo.transforms.ImageTransform`).
+
+    `size`: height and width in pixels of what `forward` takes. `crop_fraction`: side of the centre
+    crop relative to the resized image (0.875 = resize to 256, crop 224). `mean`, `std`: per RGB
+    channel on the 0..1 scale; zeros and ones mean that pixels stay in [0, 1].
+    """
+
+    modality: Literal["image"] = "image"
+    size: tuple[int, int] = (32, 32)
+    crop_fraction: float = Field(default=1.0, gt=0, le=1)
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+    @field_validator("size")
+    @classmethod
+    def _size(cls, value: tuple[int, int]) -> tuple[int, int]:
+        if not all(8 <= side <= 4096 for side in value):
+            raise ValueError(f"height and width must lie in 8..4096 pixels, got {value}")
+        return value
+
+    @field_validator("std")
+    @classmethod
+    def _std(cls, value: tuple[float, float, float]) -> tuple[float, float, float]:
+        if not all(s > 0 for s in value):
+            raise ValueError(f"every std must be > 0, got {value}")
+        return value
+
+
+class SkeletonInput(Strict):
+    """Skeleton preprocessing that belongs to the weights: named steps, applied in order."""
+
+    modality: Literal["skeleton"] = "skeleton"
+    joints: int = Field(ge=1, le=512)
+    channels: int = Field(default=3, ge=1, le=8)
+    layout: str = "kinect_v1"
+    frames: int | None = Field(default=None, ge=1, le=4096)
+    steps: tuple[str, ...] = ()
+
+
+Input = Annotated[ImageInput | SkeletonInput, Field(discriminator="modality")]
+
+
+class Weights(Strict):
+    """The weights file: name inside the folder, size in bytes, sha256, dtype, parameter count."""
+
+    file: FileName = "model.safetensors"
+    sha256: Sha256
+    bytes: int = Field(gt=0, le=MAX_WEIGHT_BYTES)
+    dtype: Literal["float16", "bfloat16", "float32"]
+    parameters: int = Field(gt=0)
+
+
+class DatasetRecord(Strict):
+    """Which data a checkpoint was trained on, and under what terms."""
+
+    name: str
+    split: str
+    samples: int = Field(ge=0)
+    fingerprint: str
+    licence: str
+
+
+class Training(Strict):
+    """How the weights came to be: enough to run it again."""
+
+    recipe: dict[str, Any]
+    dataset: DatasetRecord
+    epochs: float = Field(ge=0)
+    steps: int = Field(ge=0)
+    samples_seen: int = Field(ge=0)
+    seed: int
+    code_commit: str
+    versions: dict[str, str]
+    hardware: str
+    wall_time_s: float = Field(ge=0)
+
+
+class Method(Strict):
+    """The training method: its registry name, the paper, and one line on what it does."""
+
+    name: str
+    title: str
+    paper: str
+    url: str = ""
+
+
+class CheckpointConfig(Strict):
+    """All of `config.json`.
+
+    `name` is `method_architecture_dataset` and a Python identifier, so that it can be a
+    `torch.hub` entry point.
+    """
+
+    format_version: Literal[1] = FORMAT_VERSION
+    name: str = Field(max_length=128)
+    architecture: Architecture
+    input: Input
+    num_features: int = Field(ge=1, le=1 << 20)
+    method: Method
+    weights: Weights
+    training: Training
+    licence: str = "MIT"
+    mirrors: tuple[str, ...] = ()
+
+    @field_validator("name")
+    @classmethod
+    def _name(cls, value: str) -> str:
+        return check_name(value)
+
+    @model_validator(mode="after")
+    def _plain_json(self) -> CheckpointConfig:
+        json.dumps(self.architecture.arguments, allow_nan=False)
+        return self
+
+    @property
+    def modality(self) -> str:
+        """`"image"` or `"skeleton"`."""
+        return self.input.modality
+
+    def to_json(self) -> str:
+        """The text of `config.json`."""
+        return json.dumps(self.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n"
+
+
+def check_name(name: str) -> str:
+    """Return `name` if it can name a checkpoint, else raise ValueError."""
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
+        raise ValueError(
+            f"checkpoint name {name!r} must be lower-case letters, digits and underscores, "
+            "as in 'simclr_resnet18_cifar10'"
+        )
+    return name
+
+
+#: format version -> function that turns the raw dict of that version into the next version's.
+MIGRATIONS: dict[int, Any] = {}
+
+
+def parse_config(text: str | bytes, source: str) -> CheckpointConfig:
+    """Parse and validate the text of a `config.json`; `source` names it in errors.
+
+    Raises:
+        ConfigError: not JSON, a newer format, an unknown or missing key, a wrong value.
+    """
+    if len(text) > MAX_CONFIG_BYTES:
+        raise ConfigError(f"{source}: config.json has {len(text)} bytes, at most {MAX_CONFIG_BYTES}")
+    try:
+        raw = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{source}: config.json is not valid JSON ({error})") from None
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{source}: config.json must hold an object, got {type(raw).__name__}")
+    version = raw.get("format_version")
+    if type(version) is not int or version < 1:
+        raise ConfigError(
+            f"{source}: config.json has no usable format_version (got {version!r}); "
+            "is this an Encoder Zoo checkpoint?"
+        )
+    if version > FORMAT_VERSION:
+        raise ConfigError(
+            f"{source}: config.json has format {version}, this zoo reads up to {FORMAT_VERSION}; "
+            "upgrade with `pip install -U encoder-zoo`"
+        )
+    while version < FORMAT_VERSION:
+        raw = MIGRATIONS[version](raw)
+        version += 1
+    try:
+        return CheckpointConfig.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError(f"{source}: config.json is not valid: {first_problem(error)}") from None
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{source}: config.json is not valid: {error}") from None
+
+
+def first_problem(error: ValidationError) -> str:
+    """One line for the first problem of a pydantic error."""
+    problems = error.errors(include_url=False)
+    first = problems[0]
+    where = ".".join(str(part) for part in first["loc"]) or "(top level)"
+    came = repr(first.get("input"))
+    came = came if len(came) <= 80 else came[:77] + "..."
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return f"{where}: {first['msg']}, got {came}{more}"
+
+
+def read_config(folder: str | Path) -> CheckpointConfig:
+    """Read `config.json` from a checkpoint folder.
+
+    Raises:
+        ConfigError: the file is missing, too large, or not valid.
+    """
+    path = Path(folder) / "config.json"
+    try:
+        if path.stat().st_size > MAX_CONFIG_BYTES:
+            raise ConfigError(f"{path} is larger than {MAX_CONFIG_BYTES} bytes")
+        return parse_config(path.read_bytes(), str(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        raise ConfigError(
+            f"{folder} is no checkpoint folder: it has no config.json. "
+            "`zoo publish RUN --name NAME` makes one from a training run"
+        ) from None

@@ -1,0 +1,100 @@
+"""`Encoder`: the one contract that every model of the zoo keeps."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from zoo.errors import InputError
+
+if TYPE_CHECKING:
+    from zoo.config import CheckpointConfig, ImageInput, SkeletonInput
+
+
+class Encoder(nn.Module):
+    """A network from an input to one feature vector, before any projection head.
+
+    Subclasses set `num_features` (int) and `input` (`ImageInput` or `SkeletonInput`) and implement
+    `forward_features`, `pool` and `check_input`.
+
+    Attributes:
+        num_features: length of the vector that `forward` gives.
+        input: the preprocessing that belongs to the weights.
+        config: the checkpoint's `CheckpointConfig`; None for an encoder that was never published.
+        strict_input: in eval mode, refuse inputs whose size differs from `input` or that hold NaN.
+            Training and feature extraction switch the costly part off and check results instead.
+    """
+
+    num_features: int
+    input: ImageInput | SkeletonInput
+    config: CheckpointConfig | None = None
+    strict_input: bool = True
+
+    @property
+    def name(self) -> str:
+        """The checkpoint's name, or the class name for an unpublished encoder."""
+        return self.config.name if self.config is not None else type(self).__name__
+
+    @property
+    def modality(self) -> str:
+        """`"image"` or `"skeleton"`."""
+        return self.input.modality
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Pooled representation h.
+
+        Args:
+            x: images `(N, 3, H, W)` float as `transform()` gives, or skeletons `(N, T, V, C)`.
+            lengths: `(N,)` valid frames per sequence; skeletons only.
+
+        Returns:
+            `(N, num_features)` float32.
+
+        Raises:
+            InputError: wrong rank, size, dtype, or values that are not finite.
+        """
+        self._check(x, lengths)
+        features = self._features(x, lengths)
+        return self.pool(features, lengths).float()
+
+    def forward_features(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Unpooled features: images `(N, C, H', W')`, skeletons `(N, T, C)`. Raises as `forward`."""
+        self._check(x, lengths)
+        return self._features(x, lengths)
+
+    def transform(self) -> Any:
+        """Evaluation preprocessing: one PIL image, array or skeleton sequence -> what `forward` takes, unbatched."""
+        from zoo.transforms import transform_for
+
+        return transform_for(self.input)
+
+    def _features(self, x: Tensor, lengths: Tensor | None) -> Tensor:
+        raise NotImplementedError
+
+    def pool(self, features: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """`forward_features` output -> `(N, num_features)`."""
+        raise NotImplementedError
+
+    def check_input(self, x: Tensor, lengths: Tensor | None) -> None:
+        """Raise InputError if rank, channels or (in eval mode) size do not fit."""
+        raise NotImplementedError
+
+    def _check(self, x: Tensor, lengths: Tensor | None) -> None:
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+            return
+        if not isinstance(x, Tensor):
+            raise InputError(
+                f"{self.name} takes a torch.Tensor, got {type(x).__name__}; "
+                "apply encoder.transform() to one sample and stack the results"
+            )
+        if not x.is_floating_point():
+            raise InputError(
+                f"{self.name} takes float tensors, got {x.dtype}; encoder.transform() "
+                "turns 8-bit images into the floats that the weights expect"
+            )
+        self.check_input(x, lengths)
+        # On an accelerator this read-back would stall the queue, so training never does it.
+        if self.strict_input and not self.training and not bool(torch.isfinite(x).all()):
+            raise InputError(f"{self.name}: the input holds NaN or infinite values")

@@ -1,0 +1,40 @@
+"""The errors that the zoo raises on purpose. Each message says what came, what was expected, the fix."""
+
+
+class ZooError(Exception):
+    """Base of all errors the zoo raises on purpose."""
+
+
+class ConfigError(ZooError, ValueError):
+    """A `config.json` or recipe that is missing, malformed, or of a newer format."""
+
+
+class CheckpointError(ZooError, ValueError):
+    """Weights that are missing, truncated, tampered with, or do not fit their config."""
+
+
+class UnknownNameError(ZooError, LookupError):
+    """A checkpoint, recipe, dataset or split that does not exist; the nearest names are listed."""
+
+
+class HubError(ZooError, OSError):
+    """A hub or mirror that cannot be reached or does not hold what was asked for."""
+
+
+class InputError(ZooError, ValueError):
+    """An input tensor or sample of the wrong rank, size, dtype or content."""
+
+
+class DataError(ZooError, ValueError):
+    """A dataset that is empty, corrupt, or too small for what was asked."""
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """A 'did you mean' clause for an unknown name, or the list of what is known."""
+    import difflib
+
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    if close:
+        return "did you mean " + " or ".join(repr(c) for c in close) + "?"
+    shown = ", ".join(sorted(known)[:12])
+    return f"known: {shown}" + (", ..." if len(known) > 12 else "") if known else "none is known"

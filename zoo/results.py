@@ -1,0 +1,80 @@
+"""`results.json`: measured numbers, each with its protocol, data, interval and the command that repeats it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+
+from zoo.config import Sha256, Strict, first_problem
+from zoo.errors import ConfigError
+
+
+class Metric(Strict):
+    """A value with its 95 % interval, all fractions of 1 (not per cent)."""
+
+    value: float
+    low: float
+    high: float
+
+
+class DataRecord(Strict):
+    """One side of an evaluation: dataset name, split, content fingerprint, sample count."""
+
+    name: str
+    split: str
+    fingerprint: str
+    samples: int = Field(ge=1)
+
+
+class Result(Strict):
+    """One row of an evaluation table.
+
+    `subject`: `"encoder"` for the checkpoint itself; `"untrained"` (same network, random weights)
+    and `"raw"` (pixels or joints) are the floors that stand beside it. `protocol` is a versioned
+    name from `evaluation.protocol`; `settings` are its fixed settings, `chosen` what it selected
+    on held-out training data. `warnings` are sentences a reader must see next to the number.
+    """
+
+    protocol: str
+    subject: Literal["encoder", "untrained", "raw"]
+    train: DataRecord
+    test: DataRecord
+    classes: int = Field(ge=2)
+    metrics: dict[str, Metric]
+    settings: dict[str, Any] = {}
+    chosen: dict[str, Any] = {}
+    seed: int = 0
+    warnings: tuple[str, ...] = ()
+    seconds: float = Field(default=0.0, ge=0)
+    command: str = ""
+
+
+class Results(Strict):
+    """All of `results.json`: the rows, and the hash of the weights they were measured on."""
+
+    format_version: Literal[1] = 1
+    weights_sha256: Sha256 | None = None
+    rows: tuple[Result, ...] = ()
+
+    def to_json(self) -> str:
+        """The text of `results.json`."""
+        return json.dumps(self.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n"
+
+
+def read_results(path: str | Path) -> Results:
+    """Read a `results.json`.
+
+    Raises:
+        ConfigError: missing or not valid.
+    """
+    try:
+        return Results.model_validate(json.loads(Path(path).read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise ConfigError(f"{path} does not exist; `python -m evaluation` writes one") from None
+    except ValidationError as error:
+        raise ConfigError(f"{path} is not a valid results file: {first_problem(error)}") from None
+    except ValueError as error:
+        raise ConfigError(f"{path} is not valid JSON ({error})") from None
