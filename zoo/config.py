@@ -174,6 +174,18 @@ def check_name(name: str) -> str:
     return name
 
 
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """`object_pairs_hook` for json: a repeated key, of which json would silently keep the last, is an error."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key occurs twice in one object")
+    return found
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
 #: format version -> function that turns the raw dict of that version into the next version's.
 MIGRATIONS: dict[int, Any] = {}
 
@@ -187,7 +199,7 @@ def parse_config(text: str | bytes, source: str) -> CheckpointConfig:
     if len(text) > MAX_CONFIG_BYTES:
         raise ConfigError(f"{source}: config.json has {len(text)} bytes, at most {MAX_CONFIG_BYTES}")
     try:
-        raw = json.loads(text)
+        raw = json.loads(text, object_pairs_hook=unique_keys, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{source}: config.json is not valid JSON ({error})") from None
     if not isinstance(raw, dict):
@@ -195,8 +207,7 @@ def parse_config(text: str | bytes, source: str) -> CheckpointConfig:
     version = raw.get("format_version")
     if type(version) is not int or version < 1:
         raise ConfigError(
-            f"{source}: config.json has no usable format_version (got {version!r}); "
-            "is this an Encoder Zoo checkpoint?"
+            f"{source}: config.json has no usable format_version (got {version!r}); is this an Encoder Zoo checkpoint?"
         )
     if version > FORMAT_VERSION:
         raise ConfigError(

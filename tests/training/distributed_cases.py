@@ -1,0 +1,134 @@
+"""One process against W: the check that every method goes through. A new method is one line in `CASES`."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from training import distributed
+from training.methods import Context, method_class
+from zoo.config import ImageInput
+from zoo.encoder import Encoder
+
+BATCH = 8
+SIDE = 8
+
+
+class TinyEncoder(Encoder):
+    """Two convolutions with the given norm: `(N, 3, 8, 8)` -> `(N, 12)`."""
+
+    def __init__(self, norm: Callable[[int], nn.Module]) -> None:
+        super().__init__()
+        self.input = ImageInput(size=(SIDE, SIDE))
+        self.num_features = 12
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, 8, 3, bias=False), norm(8), nn.ReLU(), nn.Conv2d(8, 12, 3, stride=2, bias=False), norm(12)
+        )
+
+    def _features(self, x: Tensor, lengths: Tensor | None) -> Tensor:
+        return self.layers(x).relu()
+
+    def pool(self, features: Tensor, lengths: Tensor | None = None) -> Tensor:
+        return features.mean((2, 3))
+
+    def check_input(self, x: Tensor, lengths: Tensor | None) -> None:
+        assert x.shape[1:] == (3, SIDE, SIDE)
+
+
+def group_norm(channels: int) -> nn.Module:
+    return nn.GroupNorm(2, channels)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A method, its settings, and fixed views of the global batch: tensors with samples along dim 0."""
+
+    method: str
+    config: dict[str, Any]
+    views: Callable[[torch.Generator], Any]
+    norm: Callable[[int], nn.Module] = nn.BatchNorm2d
+
+    def build(self) -> nn.Module:
+        cls = method_class(self.method)
+        context = Context(image_size=SIDE, global_batch=BATCH, total_steps=4, samples=4 * BATCH)
+        return cls(TinyEncoder(self.norm), cls.Config(**self.config), context)
+
+
+def images(count: int, generator: torch.Generator) -> list[Tensor]:
+    return [torch.rand(BATCH, 3, SIDE, SIDE, generator=generator) for _ in range(count)]
+
+
+CASES: dict[str, Case] = {
+    "simclr": Case("simclr", {"temperature": 0.2, "out_dim": 6}, partial(images, 2), group_norm),
+    "simclr_batch_norm": Case("simclr", {"head": "official", "out_dim": 6}, partial(images, 2)),
+}
+
+
+def train(case: Case, steps: int = 2) -> dict[str, Tensor]:
+    """Train as the loop does; gradients of the first step, and loss, parameters and buffers of the last."""
+    torch.manual_seed(0)
+    method = case.build()
+    module: nn.Module = method
+    if distributed.world_size() > 1:
+        method = distributed.convert_batch_norm(method)
+        module = DistributedDataParallel(method, broadcast_buffers=False)
+    optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.1)
+    generator = torch.Generator().manual_seed(1)
+    seen: dict[str, Tensor] = {}
+    for step in range(steps):
+        optimizer.zero_grad()
+        out = module(_own_share(case.views(generator)))
+        out["loss"].backward()
+        if step == 0:
+            seen.update({f"gradient {n}": p.grad.clone() for n, p in method.named_parameters() if p.requires_grad})
+        optimizer.step()
+        method.after_step(step)
+        seen["loss"] = distributed.all_reduce_mean(out["loss"])
+    return {**seen, **{f"state {n}": t.clone() for n, t in method.state_dict().items()}}
+
+
+def _own_share(views: Any) -> Any:
+    if isinstance(views, dict):
+        return {key: _own_share(value) for key, value in views.items()}
+    if isinstance(views, Tensor):
+        return views.chunk(distributed.world_size())[distributed.rank()].contiguous()
+    return [_own_share(value) for value in views]
+
+
+def all_cases() -> dict[str, dict[str, Tensor]]:
+    return {name: train(case) for name, case in CASES.items()}
+
+
+def difference(ours: Tensor, expected: Tensor) -> float:
+    """Relative to the norm of what is expected."""
+    ours, expected = ours.double(), expected.double()
+    return float((ours - expected).norm() / expected.norm().clamp_min(1e-12))
+
+
+def spawn(work: Callable[[], Any], world: int, folder: Path) -> list[Any]:
+    """Run `work()` in `world` Gloo processes; what each returned (tensors, numbers, containers), by rank.
+
+    `work` must be importable by name, `folder` new for each call. A process that fails ends the others and raises here.
+    """
+    multiprocessing.set_forkserver_preload(["torch", "training.distributed"])
+    torch.multiprocessing.start_processes(_child, (work, world, str(folder)), nprocs=world, start_method="forkserver")
+    return [torch.load(folder / f"rank{r}.pt", weights_only=True) for r in range(world)]
+
+
+def _child(rank: int, work: Callable[[], Any], world: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/init", rank=rank, world_size=world)
+    try:
+        torch.save(work(), f"{folder}/rank{rank}.pt")
+    finally:
+        distributed.teardown()

@@ -1,0 +1,93 @@
+"""`python -m training RECIPE [key=value ...]`; under torchrun the same, over many processes."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+
+import torch
+
+from training import distributed
+from training.console import ConsoleReport
+from training.errors import TrainingError
+from training.export import export_encoder
+from training.loop import Stopped, Trainer
+from training.recipe import Recipe, available_recipes, read_recipe
+from training.run import RunFolder, command_line
+from zoo.errors import ZooError
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(
+        prog="python -m training",
+        description="Train a recipe. Killed at any moment, the same command continues.",
+        epilog="recipes: " + ", ".join(available_recipes()),
+    )
+    made.add_argument("recipe", nargs="?", help="a recipe's name, or the path of a YAML file")
+    made.add_argument("overrides", nargs="*", metavar="key=value", help="as in epochs=10 data=data/cifar10 optim.lr=0.3")
+    made.add_argument("--run", metavar="DIR", help="run folder (default: runs/NAME)")
+    made.add_argument("--fresh", action="store_true", help="delete the run folder first")
+    made.add_argument("--minutes", type=float, help="stop after this long with the state saved")
+    made.add_argument("--device", help="cpu, cuda, cuda:1 (default: the accelerator if there is one)")
+    made.add_argument("--plan", action="store_true", help="print parameters, FLOPs, memory, steps and time; do not train")
+    made.add_argument("--list", action="store_true", help="list the recipes")
+    return made
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status: 0 done, 1 stopped early (state saved) or failed, 2 bad input."""
+    options = parser().parse_args(arguments)
+    if options.list or options.recipe is None:
+        print("\n".join(available_recipes()))
+        return 0 if options.list else 2
+    try:
+        recipe = read_recipe(options.recipe, options.overrides)
+        with distributed.process_group(options.device or "auto") as device:
+            if options.plan:
+                from training.plan import plan, show
+
+                show(plan(recipe, device))
+                return 0
+            return train(recipe, options, device)
+    except TrainingError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except ZooError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def train(recipe: Recipe, options: argparse.Namespace, device: torch.device) -> int:
+    """Run, or continue, one recipe in its run folder, and export the encoder at the end."""
+    folder = RunFolder(options.run or f"runs/{recipe.name}")
+    if distributed.is_main():
+        if options.fresh and folder.path.exists():
+            if not (folder.path / "recipe.yaml").exists():
+                raise TrainingError(f"--fresh: {folder.path} holds no run, so it is not deleted")
+            shutil.rmtree(folder.path)
+        folder.prepare(recipe, command_line())
+    distributed.barrier()
+    with ConsoleReport() as report:
+        trainer = Trainer(recipe, folder, device, report=report if distributed.is_main() else None)
+        resumed = trainer.resume()
+        if distributed.is_main():
+            report.say(f"{'continuing' if resumed else 'training'} {recipe.name} in {folder.path}, {device}")
+            report.start(recipe.name, trainer.step, trainer.total_steps)
+        try:
+            trainer.run(minutes=options.minutes)
+        except Stopped as stopped:
+            if distributed.is_main():
+                folder.close()
+                report.say(f"stopped at step {trainer.step} of {trainer.total_steps}: {stopped}; run the same command to go on")
+            return 1
+        if distributed.is_main():
+            folder.close()
+            path = export_encoder(trainer)
+            report.say(f"done: zoo.load('local-dir:{path}'); publish with `zoo publish {folder.path} --name {recipe.name}`")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,102 @@
+"""From decoded data to batches on the device, in an order that depends on seed and epoch alone."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zoo.data import open_dataset
+from zoo.data.base import Dataset
+from zoo.data.cache import pixel_view
+from zoo.data.splits import held_out
+from zoo.errors import DataError
+
+#: Data up to this share of the accelerator's free memory lives there for the whole run.
+RESIDENT_SHARE = 0.4
+
+
+class TrainingData:
+    """A dataset's training part and its held-out part, decoded once.
+
+    Attributes:
+        dataset: the opened split.
+        train, held: positions in `dataset` of the two parts.
+    """
+
+    def __init__(self, recipe, progress=None) -> None:
+        data = recipe.data
+        self.dataset: Dataset = open_dataset(data.dataset, data.split, root=data.root, download=data.download)
+        labels = self.dataset.labels
+        everything = labels if labels is not None else len(self.dataset)
+        if data.held_out > 0:
+            self.train, self.held = held_out(everything, data.held_out, seed=0)
+        else:
+            self.train, self.held = np.arange(len(self.dataset)), np.arange(0)
+        if data.limit is not None and data.limit < len(self.train):
+            part = labels[self.train] if labels is not None else len(self.train)
+            _, chosen = held_out(part, data.limit / len(self.train), seed=0)
+            self.train = self.train[chosen]
+        if len(self.train) < recipe.batch_size:
+            raise DataError(
+                f"{self.dataset.name}/{self.dataset.split} gives {len(self.train)} training samples, fewer than "
+                f"batch_size={recipe.batch_size}; lower batch_size or data.held_out={data.held_out}"
+            )
+        self.array, rows = pixel_view(self.dataset, recipe.store_size(), progress=progress)
+        self._rows = np.arange(len(self.dataset)) if rows is None else np.asarray(rows)
+
+    def rows(self, positions: np.ndarray) -> np.ndarray:
+        """Positions in the dataset -> rows of `array`."""
+        return self._rows[positions]
+
+
+class Batches:
+    """Batches `{"images": uint8 (N, 3, H, W)}` on the device, channels last in memory.
+
+    The array lives on the accelerator when it fits; otherwise the next batch is read and pinned
+    in a thread while the current one trains.
+    """
+
+    def __init__(self, array: np.ndarray, device: torch.device) -> None:
+        self.array, self.device = array, device
+        self.resident: Tensor | None = None
+        if device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(device)
+            if array.nbytes < RESIDENT_SHARE * free:
+                self.resident = torch.from_numpy(np.ascontiguousarray(array)).to(device)
+        self._reader = ThreadPoolExecutor(1) if self.resident is None else None
+        self._next: tuple[bytes, Future[Tensor]] | None = None
+
+    def get(self, rows: np.ndarray) -> dict[str, Tensor]:
+        """The samples at `rows` of the array."""
+        if self.resident is not None:
+            index = torch.from_numpy(rows).to(self.device, non_blocking=True)
+            return {"images": self.resident.index_select(0, index).permute(0, 3, 1, 2)}
+        if self._next is not None and self._next[0] == rows.tobytes():
+            pixels = self._next[1].result()
+        else:
+            pixels = self._read(rows)
+        self._next = None
+        return {"images": pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2)}
+
+    def prefetch(self, rows: np.ndarray) -> None:
+        """Start reading the samples that the next `get` will ask for."""
+        if self._reader is not None:
+            self._next = (rows.tobytes(), self._reader.submit(self._read, rows))
+
+    def _read(self, rows: np.ndarray) -> Tensor:
+        pixels = torch.from_numpy(self.array[rows])
+        return pixels.pin_memory() if self.device.type == "cuda" else pixels
+
+
+def epoch_order(seed: int, epoch: int, samples: int) -> np.ndarray:
+    """A permutation of `range(samples)`, the same on every rank and after every resume."""
+    return np.random.Generator(np.random.PCG64([seed, epoch])).permutation(samples)
+
+
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """A 63-bit seed for one step of one rank: randomness is a function of the counter, so that a
+    resumed run needs no generator state and continues bit for bit."""
+    return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -1,0 +1,320 @@
+"""Processes that train together. Nothing else in the house knows of ranks.
+
+One process needs no set-up: every function here then works on its own. `torchrun` starts more, on
+one node or many, elastic or not; NCCL joins them on CUDA and Gloo on the CPU.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from zoo.errors import ConfigError
+
+#: What torchrun sets for each process.
+ENVIRONMENT = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+#: Long enough for rank 0 to decode a dataset or run the online monitor while the others wait.
+TIMEOUT = timedelta(minutes=60)
+#: torchrun starts the processes together, so one that is not there by then never comes.
+JOIN_TIMEOUT = timedelta(minutes=5)
+
+
+def _together() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def rank() -> int:
+    """Number of this process, from 0."""
+    return dist.get_rank() if _together() else 0
+
+
+def world_size() -> int:
+    """How many processes train together."""
+    return dist.get_world_size() if _together() else 1
+
+
+def is_main() -> bool:
+    """Whether this process writes logs and states."""
+    return rank() == 0
+
+
+def local_device(name: str = "auto") -> torch.device:
+    """This process's device: `"auto"` is its own CUDA device if there is one, else the CPU.
+
+    Raises:
+        ConfigError: the device does not exist, or more processes than GPUs on this node.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"unknown device {name!r}: use auto, cpu, cuda or cuda:0 ({error})") from None
+    if device.type != "cuda":
+        return device
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    index = device.index if device.index is not None else _integer("LOCAL_RANK", "0")
+    if index >= count:
+        raise ConfigError(
+            f"process {index} of this node has no GPU: {count} are visible; start at most {count} processes per node "
+            "(torchrun --nproc-per-node), or use device=cpu"
+        )
+    return torch.device("cuda", index)
+
+
+def setup(device: str = "auto") -> torch.device:
+    """Join the processes that torchrun started, if it did; returns `local_device(device)`.
+
+    Raises:
+        ConfigError: some but not all of torchrun's variables are set, they contradict each other,
+            or the other processes cannot be reached.
+    """
+    chosen = local_device(device)
+    given = [name for name in ENVIRONMENT if name in os.environ]
+    # A master address alone is common on clusters and says nothing about this process.
+    if "RANK" not in given and "WORLD_SIZE" not in given:
+        return chosen
+    missing = [name for name in ENVIRONMENT if name not in given]
+    if missing:
+        raise ConfigError(
+            f"{', '.join(given)} set but {', '.join(missing)} missing: start with "
+            "`torchrun --nproc-per-node N -m training RECIPE`, or unset them to train in one process"
+        )
+    number, world = _integer("RANK"), _integer("WORLD_SIZE")
+    if not 0 <= number < world:
+        raise ConfigError(f"RANK={number} must lie in 0..{world - 1} as WORLD_SIZE={world}; start with torchrun")
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
+    try:
+        store, number, world = next(dist.rendezvous("env://", timeout=JOIN_TIMEOUT))
+        backend = "nccl" if chosen.type == "cuda" else "gloo"
+        dist.init_process_group(backend, store=store, rank=number, world_size=world, timeout=TIMEOUT)
+    except (RuntimeError, ValueError) as error:
+        where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        raise ConfigError(
+            f"process {number} of {world} cannot join the others at {where}: {str(error).splitlines()[0]}; check that "
+            "the address is reachable from every node and that the port is free (torchrun --rdzv-endpoint HOST:PORT)"
+        ) from None
+    return chosen
+
+
+def teardown() -> None:
+    """Leave the group that `setup` joined; harmless when there is none."""
+    if _together():
+        dist.destroy_process_group()
+
+
+@contextmanager
+def process_group(device: str = "auto") -> Iterator[torch.device]:
+    """`setup` on entry, `teardown` on exit: `with process_group() as device:`."""
+    try:
+        yield setup(device)
+    finally:
+        teardown()
+
+
+def _integer(name: str, default: str | None = None) -> int:
+    text = os.environ.get(name, default)
+    try:
+        return int(text or "")
+    except ValueError:
+        raise ConfigError(f"environment variable {name}={text!r} must be a whole number; start with torchrun") from None
+
+
+# -- collectives -----------------------------------------------------------------------------------
+
+
+def gather(x: Tensor) -> Tensor:
+    """Concatenate every rank's `x` `(n, ...)` along dim 0 to `(W * n, ...)`, with gradients.
+
+    All ranks must hold the same shape. The gradient that reaches `x` is the sum over ranks of theirs
+    for this slot. With a local-mean loss per rank and DistributedDataParallel's averaging, parameter
+    gradients then equal those of one process with the whole batch (SimCLR's code: objective.py,
+    tpu_cross_replica_concat).
+    """
+    return x if world_size() == 1 else _Gather.apply(x)
+
+
+def gather_no_grad(x: Tensor) -> Tensor:
+    """`gather` without gradients."""
+    x = x.detach()
+    return x if world_size() == 1 else _all_gather(x)
+
+
+def all_reduce_mean(x: Tensor) -> Tensor:
+    """Mean over ranks of a float tensor, without gradients; `x` itself is left alone."""
+    x = x.detach()
+    if world_size() == 1:
+        return x
+    total = x.clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(total)
+    return total / world_size()
+
+
+def any_rank(flag: bool) -> bool:
+    """Whether `flag` holds on any rank; every rank gets the same answer."""
+    if world_size() == 1:
+        return flag
+    votes = torch.tensor([int(flag)], device=_wire())
+    dist.all_reduce(votes, op=dist.ReduceOp.MAX)
+    return bool(votes.item())
+
+
+def broadcast_object(value: Any) -> Any:
+    """Rank 0's `value` on every rank. JSON types only: nothing is unpickled from the network."""
+    if world_size() == 1:
+        return value
+    data = json.dumps(value).encode() if is_main() else b""
+    length = torch.tensor([len(data)], device=_wire())
+    dist.broadcast(length, src=0)
+    buffer = torch.zeros(int(length.item()), dtype=torch.uint8)
+    if is_main():
+        buffer = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+    buffer = buffer.to(_wire())
+    dist.broadcast(buffer, src=0)
+    return json.loads(buffer.cpu().numpy().tobytes())
+
+
+def barrier() -> None:
+    """Wait for every rank."""
+    if world_size() > 1:
+        any_rank(False)
+
+
+@contextmanager
+def main_first() -> Iterator[None]:
+    """Run the body on rank 0, then on the first rank of every other node, then on the rest.
+
+    For work that leaves a file behind, such as a cache, on a disk that nodes may or may not share.
+    """
+    turn = 0 if is_main() else 1 if os.environ.get("LOCAL_RANK") == "0" else 2
+    for _ in range(turn):
+        barrier()
+    try:
+        yield
+    finally:
+        for _ in range(2 - turn):
+            barrier()
+
+
+def _wire() -> torch.device:
+    return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
+
+
+def _all_gather(x: Tensor) -> Tensor:
+    out = x.new_empty((world_size() * x.shape[0], *x.shape[1:]))
+    dist.all_gather(list(out.chunk(world_size())), x.contiguous())
+    return out
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.rows = x.shape[0]
+        return _all_gather(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        total = grad.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total[rank() * ctx.rows : (rank() + 1) * ctx.rows]
+
+
+class _Sum(torch.autograd.Function):
+    """Sum over ranks; its gradient is again a sum over ranks, as every rank's loss depends on it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return _Sum.apply(grad)
+
+
+# -- batch normalisation over the global batch -----------------------------------------------------
+
+
+def convert_batch_norm(module: nn.Module) -> nn.Module:
+    """Make every batch norm of `module` use the statistics of the global batch; keys stay the same.
+
+    `nn.SyncBatchNorm` on CUDA, `CrossRankBatchNorm` elsewhere (SyncBatchNorm exists for accelerators
+    only). Call it after `module.to(device)` and before DistributedDataParallel. In place, except
+    that a module which is itself a batch norm is returned anew.
+    """
+    if any(p.device.type == "cuda" for p in module.parameters()):
+        from timm.layers import convert_sync_batchnorm
+
+        return convert_sync_batchnorm(module)
+    if isinstance(module, _BatchNorm):
+        return CrossRankBatchNorm(module)
+    for name, child in module.named_children():
+        setattr(module, name, convert_batch_norm(child))
+    return module
+
+
+class CrossRankBatchNorm(_BatchNorm):
+    """A batch norm whose training statistics are those of all ranks' samples, on any device.
+
+    Takes over parameters, buffers and (for timm's BatchNormAct2d) drop and act of `source`.
+    Two passes, mean and then variance, so that float32 does not lose digits to cancellation.
+    """
+
+    def __init__(self, source: _BatchNorm) -> None:
+        super().__init__(source.num_features, source.eps, source.momentum, False, source.track_running_stats)
+        self.affine = source.affine
+        for name in ("weight", "bias"):
+            self.register_parameter(name, getattr(source, name))
+        for name in ("running_mean", "running_var", "num_batches_tracked"):
+            self.register_buffer(name, getattr(source, name))
+        self.drop = getattr(source, "drop", None)
+        self.act = getattr(source, "act", None)
+        self.train(source.training)
+
+    def _check_input_dim(self, x: Tensor) -> None:
+        if x.ndim < 2:
+            raise ValueError(f"batch norm takes (N, C, ...), got {tuple(x.shape)}")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(N, C, ...)` -> the same shape and dtype."""
+        self._check_input_dim(x)
+        across = world_size() > 1 and (self.training or not self.track_running_stats)
+        out = self._across_ranks(x) if across else super().forward(x)
+        for extra in (self.drop, self.act):
+            out = out if extra is None else extra(out)
+        return out
+
+    def _across_ranks(self, x: Tensor) -> Tensor:
+        axes = [0, *range(2, x.ndim)]
+        shape = [1, -1, *[1] * (x.ndim - 2)]
+        values = x.float()
+        samples = values.new_tensor([values.numel() / values.shape[1]])
+        totals = _Sum.apply(torch.cat([values.sum(axes), samples]))
+        count = totals[-1].detach()
+        mean = totals[:-1] / count
+        centred = values - mean.view(shape)
+        var = _Sum.apply(centred.square().sum(axes)) / count
+        if self.training and self.track_running_stats:
+            self._track(mean.detach(), var.detach() * count / (count - 1))
+        scale = torch.rsqrt(var + self.eps)
+        scale = scale if self.weight is None else scale * self.weight
+        out = centred * scale.view(shape)
+        return (out if self.bias is None else out + self.bias.view(shape)).to(x.dtype)
+
+    @torch.no_grad()
+    def _track(self, mean: Tensor, unbiased_var: Tensor) -> None:
+        self.num_batches_tracked.add_(1)
+        fraction = 1 / self.num_batches_tracked if self.momentum is None else self.momentum
+        self.running_mean += fraction * (mean - self.running_mean)
+        self.running_var += fraction * (unbiased_var - self.running_var)

@@ -1,0 +1,48 @@
+"""The end of a run: the encoder as a checkpoint folder that `zoo.load("local-dir:...")` takes."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+from platform import python_version
+
+from training.loop import Trainer
+from training.methods import method_class
+from training.run import code_commit, hardware
+from zoo.config import DatasetRecord, Method, Training
+from zoo.publishing import write_checkpoint
+
+
+def export_encoder(trainer: Trainer) -> Path:
+    """Write `RUN/encoder/`: config.json with the full training record, and the weights."""
+    recipe, data = trainer.recipe, trainer.data
+    method = method_class(recipe.method["name"])
+    dataset = data.dataset
+    training = Training(
+        recipe=recipe.dump(),
+        dataset=DatasetRecord(
+            name=recipe.data.title or dataset.name,
+            split=dataset.split,
+            samples=len(data.train),
+            fingerprint=dataset.fingerprint,
+            licence=recipe.data.licence or dataset.licence,
+        ),
+        epochs=trainer.step / trainer.steps_per_epoch,
+        steps=trainer.step,
+        samples_seen=trainer.step * recipe.batch_size,
+        seed=recipe.seed,
+        code_commit=code_commit(),
+        versions={"python": python_version()} | {n: version(n) for n in ("torch", "timm", "numpy", "safetensors")},
+        hardware=hardware() + (f" x {trainer.world} processes" if trainer.world > 1 else ""),
+        wall_time_s=round(trainer.wall_time, 1),
+    )
+    folder = trainer.folder.path / "encoder"
+    write_checkpoint(
+        trainer.method.encoder,
+        folder,
+        name=recipe.name,
+        architecture=recipe.architecture(),
+        method=Method(name=recipe.method["name"], title=method.title, paper=method.paper, url=method.url),
+        training=training,
+    )
+    return folder

@@ -1,0 +1,315 @@
+"""The one training loop: every method, one process or many, killed and resumed at any moment."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from training import distributed
+from training.batches import Batches, TrainingData, epoch_order, step_seed
+from training.errors import TrainingError
+from training.methods import Context, method_class
+from training.monitor import OnlineKNN
+from training.optim import build_optimizer, peak_learning_rate, schedule
+from training.recipe import Recipe
+from training.run import RunFolder
+from training.state import load_state, save_state
+from zoo.architectures import build
+
+
+class Stopped(Exception):
+    """The run was asked to stop (Ctrl-C, SIGTERM, time limit) and has saved its state."""
+
+
+def choose_precision(recipe: Recipe, device: torch.device) -> torch.dtype | None:
+    """The autocast dtype, or None for float32. `auto` is bf16 where the hardware multiplies it."""
+    if recipe.precision == "fp32":
+        return None
+    if recipe.precision == "bf16":
+        return torch.bfloat16
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else None
+    return torch.bfloat16 if torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported() else None
+
+
+def build_method(recipe: Recipe, device: torch.device, samples: int, total_steps: int) -> nn.Module:
+    """The method with a fresh encoder, seeded by the recipe: equal on every rank."""
+    torch.manual_seed(step_seed(recipe.seed, 0, 0))
+    context = Context(
+        image_size=recipe.view_size(total_steps, total_steps),
+        global_batch=recipe.batch_size,
+        total_steps=total_steps,
+        samples=samples,
+    )
+    encoder = build(recipe.architecture(), recipe.input)
+    method = method_class(recipe.method["name"])(encoder, recipe.method_config(), context)
+    return method.to(device)
+
+
+class Trainer:
+    """One run of a recipe in a run folder."""
+
+    def __init__(self, recipe: Recipe, folder: RunFolder, device: torch.device, *, report: Any = None) -> None:
+        self.recipe, self.folder, self.device, self.report = recipe, folder, device, report
+        self.rank, self.world = distributed.rank(), distributed.world_size()
+        share = recipe.batch_size // self.world
+        if recipe.batch_size % (self.world * recipe.accumulate) or share // recipe.accumulate < 2:
+            raise TrainingError(
+                f"batch_size={recipe.batch_size} must be a multiple of processes x accumulate = "
+                f"{self.world} x {recipe.accumulate}, with at least 2 samples a pass"
+            )
+        with distributed.main_first():  # the main process decodes, the others find the cache
+            self.data = TrainingData(recipe, progress=report.data if report else None)
+        self.steps_per_epoch = len(self.data.train) // recipe.batch_size
+        self.total_steps = self.steps_per_epoch * recipe.epochs
+        self.dtype = choose_precision(recipe, device)
+        self.batches = Batches(self.data.array, device)
+        self.method = build_method(recipe, device, len(self.data.train), self.total_steps)
+        if self.world > 1:
+            self.method = distributed.convert_batch_norm(self.method)
+        if device.type == "cuda":
+            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+            torch.backends.cudnn.benchmark = True
+        if recipe.compile:
+            self.method.encoder.compile()
+        self.optimizer = build_optimizer(self.method, recipe.optim, recipe.batch_size)
+        self.peak = peak_learning_rate(recipe.optim, recipe.batch_size)
+        self.module: nn.Module = self.method
+        if self.world > 1:
+            ids = [device.index] if device.type == "cuda" else None
+            self.module = DistributedDataParallel(self.method, device_ids=ids, broadcast_buffers=False)
+        self.monitor = self._monitor()
+        self.step, self.wall_time = 0, 0.0
+        self._stop: str | None = None
+
+    def _monitor(self) -> OnlineKNN | None:
+        wanted = self.recipe.monitor is not None and self.data.dataset.labels is not None and len(self.data.held) > 0
+        return OnlineKNN(self.recipe.monitor, self.data, self.batches, self.autocast) if wanted and self.rank == 0 else None
+
+    def autocast(self) -> contextlib.AbstractContextManager:
+        """Mixed precision as the recipe asks."""
+        return torch.autocast(self.device.type, dtype=self.dtype or torch.bfloat16, enabled=self.dtype is not None)
+
+    # -- state ---------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """All that the next step depends on; randomness is a function of `step`."""
+        return {
+            "step": self.step,
+            "wall_time": self.wall_time,
+            "fingerprint": self.data.dataset.fingerprint,
+            "samples": len(self.data.train),
+            "method": self.method.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def resume(self) -> bool:
+        """Continue from the newest state in the run folder; False when there is none.
+
+        Raises:
+            TrainingError: the states are damaged, or belong to other data.
+        """
+        found = load_state(self.folder.state, self.device)
+        if found is None:
+            return False
+        state, name = found
+        if state["fingerprint"] != self.data.dataset.fingerprint or state["samples"] != len(self.data.train):
+            raise TrainingError(
+                f"{self.folder.path} was started on other data (fingerprint {state['fingerprint'][:12]}..., "
+                f"{state['samples']} samples) than {self.data.dataset.name} now holds "
+                f"({self.data.dataset.fingerprint[:12]}..., {len(self.data.train)}); give the first data, or --fresh"
+            )
+        self.method.load_state_dict(state["method"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.wall_time = state["step"], state["wall_time"]
+        if name != "last.pt":
+            self._say(f"last.pt is damaged or missing, continuing from {name}")
+        return True
+
+    def _save(self) -> None:
+        if self.rank == 0:
+            save_state(self.folder.state, self.state())
+
+    # -- training ------------------------------------------------------------------------------
+
+    def run(self, minutes: float | None = None, on_step: Callable[[int], None] | None = None) -> None:
+        """Train to the end of the recipe.
+
+        Args:
+            minutes: stop after this many minutes, with the state saved.
+            on_step: called with the step number after every step (tests, benchmarks).
+
+        Raises:
+            Stopped: asked to stop; the same command continues.
+            TrainingError: the loss is not finite, or the state cannot be saved.
+        """
+        started = saved = logged = time.monotonic()
+        carried = self.wall_time
+        deadline = started + 60 * minutes if minutes is not None else None
+        window: list[dict[str, torch.Tensor]] = []
+        samples_logged = self.step
+        if self.rank == 0:
+            self.folder.truncate_metrics(self.step)
+        self.method.train()
+        with self._signals():
+            while self.step < self.total_steps:
+                window.append(self._step())
+                self.step += 1
+                now = time.monotonic()
+                self.wall_time = carried + now - started
+                last = self.step == self.total_steps
+                due = last or self.step % self.steps_per_epoch == 0 or self.step % self.recipe.log_every == 0
+                if due or self.device.type == "cpu":
+                    self._check_finite(window)
+                if due:
+                    rate = (self.step - samples_logged) * self.recipe.batch_size / max(now - logged, 1e-9)
+                    self._log(window, rate)
+                    window, samples_logged, logged = [], self.step, now
+                elif self.report and self.rank == 0:
+                    self.report.advance(self.step)
+                if self._monitor_due():
+                    self._run_monitor()
+                    logged = time.monotonic()  # the monitor's time is not the training's
+                if on_step is not None:
+                    on_step(self.step)
+                stop = self._should_stop(deadline)
+                if last or stop or self._save_due(saved):
+                    self._check_finite(window)
+                    self._save()
+                    saved = time.monotonic()
+                if stop and not last:
+                    raise Stopped(stop)
+
+    def _step(self) -> dict[str, torch.Tensor]:
+        recipe = self.recipe
+        lr = schedule(self.step, self.total_steps, recipe.optim, self.steps_per_epoch, self.peak)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        if hasattr(self.method, "set_view_size"):
+            self.method.set_view_size(recipe.view_size(self.step, self.total_steps))
+        seed = step_seed(recipe.seed, self.step + 1, self.rank)
+        torch.manual_seed(seed)
+        generator = torch.Generator(self.device).manual_seed(seed)
+        parts = np.split(self._local_rows(self.step), recipe.accumulate)
+        self.optimizer.zero_grad(set_to_none=True)
+        terms: dict[str, torch.Tensor] = {}
+        for number, rows in enumerate(parts, start=1):
+            batch = self.batches.get(rows)
+            if number == recipe.accumulate and self.step + 1 < self.total_steps:
+                self.batches.prefetch(np.split(self._local_rows(self.step + 1), recipe.accumulate)[0])
+            with torch.no_grad():
+                views = self.method.views(batch, generator)
+            quiet = self.world > 1 and number < recipe.accumulate
+            with self.module.no_sync() if quiet else contextlib.nullcontext():
+                with self.autocast():
+                    out = self.module(views)
+                (out["loss"] / recipe.accumulate).backward()
+            for key, value in out.items():
+                terms[key] = terms.get(key, 0) + value.detach() / recipe.accumulate
+        if recipe.optim.clip_grad_norm is not None:
+            nn.utils.clip_grad_norm_(self.method.parameters(), recipe.optim.clip_grad_norm)
+        self.optimizer.step()
+        self.method.after_step(self.step)
+        return {**terms, "lr": torch.tensor(lr)}
+
+    def _local_rows(self, step: int) -> np.ndarray:
+        epoch, position = divmod(step, self.steps_per_epoch)
+        order = self._order(epoch)
+        batch = order[position * self.recipe.batch_size : (position + 1) * self.recipe.batch_size]
+        return self.data.rows(self.data.train[np.split(batch, self.world)[self.rank]])
+
+    def _order(self, epoch: int) -> np.ndarray:
+        if getattr(self, "_order_epoch", None) != epoch:
+            self._order_epoch, self._order_cache = epoch, epoch_order(self.recipe.seed, epoch, len(self.data.train))
+        return self._order_cache
+
+    def _check_finite(self, window: list[dict[str, torch.Tensor]]) -> None:
+        if not window:
+            return
+        losses = distributed.all_reduce_mean(torch.stack([terms["loss"].float() for terms in window]))
+        bad = ~torch.isfinite(losses)
+        if bool(bad.any()):
+            step = self.step - len(window) + 1 + int(bad.nonzero()[0])
+            raise TrainingError(
+                f"the loss is {float(losses[bad][0])} at step {step} of {self.total_steps}; the last good state is kept "
+                f"in {self.folder.state}. Lower optim.lr={self.recipe.optim.lr}, lengthen the warm-up, or set precision=fp32"
+            )
+
+    # -- logging -------------------------------------------------------------------------------
+
+    def _log(self, window: list[dict[str, torch.Tensor]], rate: float) -> None:
+        means = {k: float(torch.stack([w[k].float() for w in window]).mean()) for k in window[0]}
+        if self.rank != 0:
+            return
+        record = {
+            "step": self.step,
+            "epoch": self.step / self.steps_per_epoch,
+            **means,
+            "samples_per_s": rate,
+            "wall_time_s": self.wall_time,
+        }
+        self.folder.log(record)
+        if self.report:
+            self.report.log(record, self.total_steps)
+
+    def _monitor_due(self) -> bool:
+        if self.monitor is None:
+            return False
+        every = max(1, round(self.recipe.monitor.every_epochs * self.steps_per_epoch))
+        return self.step % every == 0 or self.step == self.total_steps
+
+    def _run_monitor(self) -> None:
+        accuracy = self.monitor.run(self.method.encoder, self.recipe.view_size(self.total_steps, self.total_steps))
+        record = {"step": self.step, "epoch": self.step / self.steps_per_epoch, "held_out_knn": accuracy}
+        self.folder.log(record)
+        if self.report:
+            self.report.monitor(record)
+
+    def _say(self, message: str) -> None:
+        if self.report and self.rank == 0:
+            self.report.say(message)
+
+    # -- stopping ------------------------------------------------------------------------------
+
+    def _save_due(self, saved: float) -> bool:
+        return time.monotonic() - saved > 60 * self.recipe.save_minutes
+
+    def _should_stop(self, deadline: float | None) -> str | None:
+        reason = self._stop or ("time limit reached" if deadline and time.monotonic() > deadline else None)
+        if self.world == 1:
+            return reason
+        # Ranks must agree, or one would wait for ever in a collective; asked now and then, as it costs a sync.
+        if self.step % 10:
+            return None
+        return "asked to stop" if distributed.any_rank(reason is not None) else None
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        def ask(number: int, frame: Any) -> None:
+            if self._stop:  # the second Ctrl-C does not wait for the step to end
+                raise KeyboardInterrupt
+            self._stop = f"{signal.Signals(number).name} received"
+
+        old = {}
+        with contextlib.suppress(ValueError):  # only the main thread may install handlers
+            for number in (signal.SIGINT, signal.SIGTERM):
+                old[number] = signal.signal(number, ask)
+        try:
+            yield
+        finally:
+            for number, handler in old.items():
+                signal.signal(number, handler)
+
+
+def run_path(recipe: Recipe, given: str | None) -> Path:
+    """The run folder: as given, or `runs/NAME`."""
+    return Path(given) if given else Path("runs") / recipe.name

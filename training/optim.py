@@ -1,0 +1,220 @@
+"""Optimisers, parameter groups and the learning-rate schedule."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from zoo.config import Strict
+from zoo.errors import ConfigError
+
+Decay = Literal["weights", "weights_and_biases", "all"]
+Schedule = Literal["cosine", "constant"]
+
+
+class OptimConfig(Strict):
+    """Optimiser and learning-rate schedule.
+
+    `lr`: base learning rate; `lr_scaling` makes the peak of it: `none` lr; `linear` lr * B / 256;
+    `sqrt` lr * sqrt(B), B the global batch. SimCLR (arXiv 2002.05709, B.1): LARS with linear 0.3 or
+    sqrt 0.075; equal at B = 4096, sqrt better for small batches and few epochs.
+    `decay`: what takes `weight_decay`: `weights` leaves out norms and biases (default, and what LARS
+    needs); `weights_and_biases` leaves out norms only (SimCLR's code under SGD); `all` (MoCo, CLSA).
+    `warmup_epochs` or `warmup_fraction` (of all steps): linear from 0. `final_lr`: where cosine ends.
+    `momentum`: LARS and SGD. `betas`: AdamW. `trust_coefficient`: LARS. `clip_grad_norm`: None is off.
+    """
+
+    name: Literal["lars", "sgd", "adamw"] = "lars"
+    lr: float = Field(default=0.3, gt=0)
+    lr_scaling: Literal["none", "linear", "sqrt"] = "linear"
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    nesterov: bool = False
+    betas: tuple[float, float] = (0.9, 0.999)
+    trust_coefficient: float = Field(default=0.001, gt=0)
+    weight_decay: float = Field(default=1e-4, ge=0)
+    decay: Decay = "weights"
+    warmup_epochs: float | None = Field(default=None, ge=0)
+    warmup_fraction: float | None = Field(default=None, ge=0, lt=1)
+    schedule: Schedule = "cosine"
+    final_lr: float = Field(default=0.0, ge=0)
+    clip_grad_norm: float | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> OptimConfig:
+        if self.warmup_epochs is not None and self.warmup_fraction is not None:
+            raise ValueError("give warmup_epochs or warmup_fraction, not both")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas must lie in [0, 1), got {self.betas}")
+        if self.nesterov and (self.name != "sgd" or self.momentum == 0):
+            raise ValueError("nesterov needs name 'sgd' and momentum > 0")
+        return self
+
+
+def peak_learning_rate(config: OptimConfig, global_batch: int) -> float:
+    """The learning rate after warm-up: `config.lr` scaled to `global_batch` samples per step."""
+    factor = {"none": 1.0, "linear": global_batch / 256, "sqrt": math.sqrt(global_batch)}[config.lr_scaling]
+    return config.lr * factor
+
+
+def warmup_steps(config: OptimConfig, total_steps: int, steps_per_epoch: float) -> int:
+    """Length of the warm-up in optimiser steps.
+
+    Raises:
+        ConfigError: the warm-up is as long as the run, so the peak would never be reached.
+    """
+    if config.warmup_fraction is not None:
+        return round(config.warmup_fraction * total_steps)
+    steps = round((config.warmup_epochs or 0) * steps_per_epoch)
+    if steps and steps >= total_steps:
+        raise ConfigError(
+            f"warmup_epochs={config.warmup_epochs:g} is {steps} steps, but the run has only {total_steps}; "
+            "train longer or set warmup_fraction=0.1 instead"
+        )
+    return steps
+
+
+def learning_rate(
+    step: int, total_steps: int, warmup_steps: int, peak: float, final: float = 0.0, schedule: Schedule = "cosine"
+) -> float:
+    """Learning rate of optimiser step `step` (0-based): linear from 0 to `peak`, then cosine to `final`.
+
+    `final` is reached at `step == total_steps`, one past the last. Source: google-research/simclr model_util.py.
+    """
+    if step < warmup_steps:
+        return peak * step / warmup_steps
+    if schedule == "constant":
+        return peak
+    progress = min(1.0, (step - warmup_steps) / max(1, total_steps - warmup_steps))
+    return final + (peak - final) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def schedule(step: int, total_steps: int, config: OptimConfig, steps_per_epoch: float, peak: float) -> float:
+    """`learning_rate` of `step` as `config` asks. Raises as `warmup_steps`."""
+    warmup = warmup_steps(config, total_steps, steps_per_epoch)
+    return learning_rate(step, total_steps, warmup, peak, config.final_lr, config.schedule)
+
+
+def parameter_groups(
+    module: nn.Module, weight_decay: float, *, decay: Decay = "weights", lars: bool = False
+) -> list[dict[str, Any]]:
+    """Trainable parameters of `module` as optimiser groups, in a fixed order.
+
+    Args:
+        decay: which parameters take `weight_decay`, see `OptimConfig`.
+        lars: add the key `adapt`: False for norms, biases and all other 1-d tensors.
+    """
+    decayed = {"weights": ("weight",), "weights_and_biases": ("weight", "bias"), "all": ("weight", "bias", "norm")}[
+        decay
+    ]
+    groups: dict[tuple[bool, bool], dict[str, Any]] = {}
+    for kind, parameter in _kinds(module):
+        key = (kind in decayed, lars and kind == "weight")
+        group = groups.setdefault(key, {"params": [], "weight_decay": weight_decay if key[0] else 0.0})
+        if lars:
+            group["adapt"] = key[1]
+        group["params"].append(parameter)
+    return list(groups.values())
+
+
+def _kinds(module: nn.Module) -> Iterable[tuple[str, nn.Parameter]]:
+    seen: set[nn.Parameter] = set()
+    for owner in module.modules():
+        is_norm = isinstance(owner, (_NormBase, nn.GroupNorm, nn.LayerNorm)) or "Norm" in type(owner).__name__
+        for name, parameter in owner.named_parameters(recurse=False):
+            if parameter in seen or not parameter.requires_grad:
+                continue
+            seen.add(parameter)
+            if is_norm:
+                yield "norm", parameter
+            elif parameter.ndim > 1:
+                yield "weight", parameter
+            else:
+                yield "bias" if "bias" in name else "norm", parameter
+
+
+def build_optimizer(module: nn.Module, config: OptimConfig, global_batch: int) -> torch.optim.Optimizer:
+    """The optimiser of a run, at its peak learning rate; the loop sets `group["lr"]` per step.
+
+    Raises:
+        ConfigError: nothing to train.
+    """
+    groups = parameter_groups(module, config.weight_decay, decay=config.decay, lars=config.name == "lars")
+    if not groups:
+        raise ConfigError(f"{type(module).__name__} has no trainable parameter; unfreeze some before training")
+    lr = peak_learning_rate(config, global_batch)
+    if config.name == "lars":
+        return LARS(groups, lr=lr, momentum=config.momentum, trust_coefficient=config.trust_coefficient)
+    fused = all(p.device.type in ("cuda", "cpu") for group in groups for p in group["params"])
+    if config.name == "sgd":
+        return torch.optim.SGD(groups, lr=lr, momentum=config.momentum, nesterov=config.nesterov, fused=fused)
+    return torch.optim.AdamW(groups, lr=lr, betas=config.betas, fused=fused)
+
+
+class LARS(torch.optim.Optimizer):
+    """Layer-wise adaptive rate scaling (arXiv 1708.03888) as in google-research/simclr lars_optimizer.py.
+
+    Per tensor: `g += weight_decay * w`; `r = trust_coefficient * |w| / |g|`, or 1 if either norm is 0;
+    `v = momentum * v + lr * r * g`; `w -= v`. Groups with `adapt=False` take `r = 1`.
+    The learning rate enters inside the momentum buffer, unlike torch's SGD.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        trust_coefficient: float = 0.001,
+        adapt: bool = True,
+    ) -> None:
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "momentum": momentum,
+                "weight_decay": weight_decay,
+                "trust_coefficient": trust_coefficient,
+                "adapt": adapt,
+            },
+        )
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
+        """One update of every parameter that has a gradient; no host synchronisation."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            params = [p for p in group["params"] if p.grad is not None]
+            if params:
+                self._update(group, params)
+        return loss
+
+    def _update(self, group: dict[str, Any], params: list[nn.Parameter]) -> None:
+        steps = [p.grad for p in params]
+        if group["weight_decay"]:
+            steps = torch._foreach_add(steps, params, alpha=group["weight_decay"])
+        if group["adapt"]:
+            steps = torch._foreach_mul(steps, self._ratios(group, params, steps))
+        steps = torch._foreach_mul(steps, float(group["lr"]))
+        for p in params:
+            if "momentum_buffer" not in self.state[p]:
+                self.state[p]["momentum_buffer"] = torch.zeros_like(p)
+        buffers = [self.state[p]["momentum_buffer"] for p in params]
+        torch._foreach_mul_(buffers, group["momentum"])
+        torch._foreach_add_(buffers, steps)
+        torch._foreach_sub_(params, buffers)
+
+    @staticmethod
+    def _ratios(group: dict[str, Any], params: list[nn.Parameter], grads: list[Tensor]) -> list[Tensor]:
+        weight = torch.stack(torch._foreach_norm(params))
+        grad = torch.stack(torch._foreach_norm(grads))
+        ratio = group["trust_coefficient"] * weight / grad
+        return list(torch.where((weight > 0) & (grad > 0), ratio, 1.0).unbind())

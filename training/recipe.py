@@ -1,0 +1,254 @@
+"""Recipes: what a training run is, typed and strict.
+
+A recipe is a YAML file under `training/recipes/` (or anywhere: give its path). Unknown keys are
+errors that name the nearest valid one, and the run folder gets every default written out.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+
+from training.methods import method_class
+from training.optim import OptimConfig
+from zoo.architectures import family_class
+from zoo.config import Architecture, ImageInput, Input, Strict, check_name, first_problem
+from zoo.errors import ConfigError, UnknownNameError, nearest
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+class Data(Strict):
+    """Which data to train on.
+
+    `dataset`: an address of `zoo.data.open_dataset`. `held_out`: fraction of the split kept for
+    the online monitor and for choosing settings, never trained on. `limit`: at most this many
+    training samples (stratified). `store_size`: side in pixels at which images are decoded once
+    and kept; by default the input size, or 8/7 of it above 64 px so that crops have room.
+    `title`, `licence`: what the card says of the data, where the files themselves do not tell.
+    """
+
+    dataset: str = Field(min_length=1)
+    split: str | None = "train"
+    root: str | None = None
+    download: bool = False
+    held_out: float = Field(default=0.1, ge=0, lt=1)
+    limit: int | None = Field(default=None, ge=2)
+    store_size: int | None = Field(default=None, ge=8, le=4096)
+    title: str | None = None
+    licence: str | None = None
+
+
+class Monitor(Strict):
+    """Online kNN on held-out training samples: how often, how many samples, which k."""
+
+    every_epochs: float = Field(default=1.0, gt=0)
+    train_samples: int = Field(default=5000, ge=10)
+    held_out_samples: int = Field(default=1000, ge=10)
+    k: int = Field(default=20, ge=1)
+
+
+class ViewSize(Strict):
+    """Up to this fraction of the training, views have this side in pixels."""
+
+    until: float = Field(gt=0, le=1)
+    size: int = Field(ge=8, le=4096)
+
+
+class Recipe(Strict):
+    """One training run.
+
+    `batch_size` counts samples per step over all processes. `accumulate` splits each process's
+    share into that many passes; a contrastive loss then sees the negatives of one pass only.
+    `view_sizes` trains at growing resolution (cheap early steps); empty means `input.size`
+    throughout. `save_minutes`: the most work a killed run loses.
+    """
+
+    name: str
+    method: dict[str, Any]
+    encoder: dict[str, Any]
+    input: Input = ImageInput()
+    data: Data
+    optim: OptimConfig
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(ge=2)
+    accumulate: int = Field(default=1, ge=1)
+    view_sizes: tuple[ViewSize, ...] = ()
+    seed: int = Field(default=0, ge=0)
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    compile: bool = False
+    monitor: Monitor | None = Monitor()
+    log_every: int = Field(default=20, ge=1)
+    save_minutes: float = Field(default=5.0, gt=0)
+
+    @field_validator("name")
+    @classmethod
+    def _name(cls, value: str) -> str:
+        return check_name(value)
+
+    @field_validator("data", mode="before")
+    @classmethod
+    def _data(cls, value: Any) -> Any:
+        return {"dataset": value} if isinstance(value, str) else value
+
+    @field_validator("view_sizes")
+    @classmethod
+    def _view_sizes(cls, value: tuple[ViewSize, ...]) -> tuple[ViewSize, ...]:
+        ends = [v.until for v in value]
+        if value and (ends != sorted(set(ends)) or ends[-1] != 1):
+            raise ValueError(f"`until` must grow and end at 1, got {ends}")
+        return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, raw: Any) -> Any:
+        """Validate `method` and `encoder` by their own classes and write their defaults out."""
+        if not isinstance(raw, dict):
+            return raw
+        raw = dict(raw)
+        if isinstance(raw.get("input"), dict):
+            raw["input"] = {"modality": "image", **raw["input"]}
+        if isinstance(raw.get("method"), str):
+            raw["method"] = {"name": raw["method"]}
+        if isinstance(raw.get("method"), dict):
+            method = dict(raw["method"])
+            name = method.pop("name", None)
+            if name is None:
+                raise ValueError("method.name is missing; for example `method: {name: simclr}`")
+            config = validate(method_class(name).Config, method, "recipe", prefix="method")
+            raw["method"] = {"name": name, **config.model_dump(mode="json")}
+        if isinstance(raw.get("encoder"), dict):
+            raw["encoder"] = _fill_encoder(dict(raw["encoder"]), raw.get("input"))
+        return raw
+
+    def architecture(self) -> Architecture:
+        """The encoder to build."""
+        arguments = dict(self.encoder)
+        return Architecture(family=arguments.pop("family"), arguments=arguments)
+
+    def method_config(self) -> Any:
+        """The method's own `Config`."""
+        arguments = {k: v for k, v in self.method.items() if k != "name"}
+        return method_class(self.method["name"]).Config.model_validate(arguments)
+
+    def view_size(self, step: int, total_steps: int) -> int:
+        """Side of the views in pixels at `step`; 0 for skeletons."""
+        if not isinstance(self.input, ImageInput):
+            return 0
+        for stage in self.view_sizes:
+            if step < stage.until * total_steps:
+                return stage.size
+        return self.input.size[0]
+
+    def store_size(self) -> int:
+        """Side in pixels of the decoded images."""
+        side = max(self.input.size)
+        return self.data.store_size or (side if side <= 64 else round(side * 8 / 7))
+
+    def dump(self) -> dict[str, Any]:
+        """Plain JSON types, every default written out."""
+        return self.model_dump(mode="json")
+
+
+def _fill_encoder(encoder: dict[str, Any], raw_input: Any) -> dict[str, Any]:
+    family = encoder.pop("family", "timm")
+    cls = family_class(family)
+    if encoder.get("stem") == "auto":
+        from zoo.architectures.image import resolve_stem
+
+        size = ImageInput.model_validate({k: v for k, v in (raw_input or {}).items() if k == "size"}).size
+        encoder["stem"] = resolve_stem("auto", str(encoder.get("model")), size)
+    arguments = validate(cls.Arguments, encoder, "recipe", prefix="encoder")
+    return {"family": family, **arguments.model_dump(mode="json")}
+
+
+def available_recipes() -> list[str]:
+    """Names of the recipes that come with the zoo, such as `"paper/simclr_resnet50_imagenet"`."""
+    return sorted(p.relative_to(RECIPES).with_suffix("").as_posix() for p in RECIPES.rglob("*.yaml"))
+
+
+def read_recipe(name: str, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
+    """A recipe by name or path, with `key=value` overrides applied.
+
+    Args:
+        name: one of `available_recipes()`, or the path of a YAML file.
+        overrides: `"epochs=10"`, `"optim.lr=0.3"`, `"data=some/folder"`; values are YAML.
+
+    Raises:
+        UnknownNameError: no such recipe. ConfigError: an unknown key or a wrong value.
+    """
+    path = RECIPES / f"{name}.yaml"
+    if not path.is_file():
+        path = Path(name)
+        if path.suffix not in (".yaml", ".yml") or not path.is_file():
+            raise UnknownNameError(f"unknown recipe {name!r}; {nearest(name, available_recipes())}")
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from None
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path} must hold a mapping of recipe keys, got {type(raw).__name__}")
+    for override in overrides:
+        _apply(raw, override)
+    return parse_recipe(raw, str(name))
+
+
+def parse_recipe(raw: dict[str, Any], source: str) -> Recipe:
+    """Validate a raw mapping; `source` names it in errors.
+
+    Raises:
+        ConfigError: an unknown key or a wrong value, with the nearest valid key.
+    """
+    return validate(Recipe, raw, f"recipe {source}")
+
+
+def validate(model: type[BaseModel], raw: Any, source: str, prefix: str = "") -> Any:
+    """`model.model_validate(raw)` whose errors name the nearest valid key."""
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        for problem in error.errors(include_url=False):
+            inner = problem.get("ctx", {}).get("error")
+            if isinstance(inner, ConfigError):
+                raise ConfigError(str(inner).replace("recipe:", f"{source}:", 1)) from None
+            if problem["type"] == "extra_forbidden":
+                raise ConfigError(f"{source}: {_unknown_key(model, problem['loc'], prefix)}") from None
+        where = f"{prefix}." if prefix else ""
+        raise ConfigError(f"{source}: {where}{first_problem(error)}") from None
+
+
+def _unknown_key(model: type[BaseModel], location: tuple[Any, ...], prefix: str) -> str:
+    known: list[str] = list(model.model_fields)
+    current: Any = model
+    for part in location[:-1]:
+        field = getattr(current, "model_fields", {}).get(part)
+        candidates = [] if field is None else [field.annotation, *getattr(field.annotation, "__args__", ())]
+        current = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
+        known = list(current.model_fields) if current is not None else []
+    path = ".".join(str(p) for p in ((prefix,) if prefix else ()) + tuple(location))
+    return f"unknown key {path!r}; {nearest(str(location[-1]), known)}"
+
+
+def _apply(raw: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise ConfigError(f"override {override!r} must have the form key=value, as in epochs=10 or optim.lr=0.3")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"override {override!r}: the value is not valid YAML ({error})") from None
+    *parents, last = key.split(".")
+    if key == "data" and isinstance(value, str) and isinstance(raw.get("data"), dict):
+        # data=PATH swaps the dataset and keeps the recipe's other data settings.
+        parents, last = ["data"], "dataset"
+    target = raw
+    for parent in parents:
+        if isinstance(target.get(parent), str):
+            target[parent] = {"name" if parent == "method" else "dataset": target[parent]}
+        target = target.setdefault(parent, {})
+        if not isinstance(target, dict):
+            raise ConfigError(f"override {override!r}: {parent!r} is not a group of keys")
+    target[last] = value

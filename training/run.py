@@ -1,0 +1,204 @@
+"""The run folder: recipe, environment, metrics, curves; and the encoder it ends in."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from training.errors import TrainingError
+from training.recipe import Recipe
+
+#: Keys that a resumed run may change: they steer watching and saving, not the result.
+FREE_KEYS = ("log_every", "save_minutes", "monitor", "data.dataset", "data.root", "data.download", "data.title", "data.licence")
+
+
+class RunFolder:
+    """`recipe.yaml`, `environment.json`, `metrics.jsonl`, `curves.png`, TensorBoard events, `state/`, `encoder/`."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.state = self.path / "state"
+        self.metrics = self.path / "metrics.jsonl"
+        self._board: Any = None
+
+    def prepare(self, recipe: Recipe, command: str) -> None:
+        """Make the folder, or check that it belongs to this recipe.
+
+        Raises:
+            TrainingError: the folder holds another recipe's run, or something that is no run.
+        """
+        written = self.path / "recipe.yaml"
+        if written.exists():
+            differences = _differences(yaml.safe_load(written.read_text()), recipe.dump())
+            if differences:
+                raise TrainingError(
+                    f"{self.path} holds a run with other settings ({'; '.join(differences[:4])}); "
+                    "give --run another folder, or --fresh to start over"
+                )
+        elif self.path.exists() and any(self.path.iterdir()):
+            raise TrainingError(f"{self.path} is not empty and holds no run; give --run another folder")
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_text(written, yaml.safe_dump(recipe.dump(), sort_keys=False))
+        write_text(self.path / "environment.json", json.dumps(environment(command), indent=1) + "\n")
+
+    def truncate_metrics(self, step: int) -> None:
+        """Drop records after `step`: the steps of a killed run that are about to be repeated."""
+        if self.metrics.exists():
+            lines = self.metrics.read_text().splitlines()
+            kept = [line for line in lines if (record := _parse(line)) is not None and record["step"] <= step]
+            if len(kept) != len(lines):
+                write_text(self.metrics, "".join(line + "\n" for line in kept))
+        if self._board is not None:
+            self._board.close()
+        self._board = None
+        self._purge = step
+
+    def log(self, record: dict[str, float]) -> None:
+        """Append one record to `metrics.jsonl` and TensorBoard."""
+        with open(self.metrics, "a", encoding="utf-8") as file:
+            file.write(json.dumps({k: _rounded(v) for k, v in record.items()}) + "\n")
+        if self._board is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._board = SummaryWriter(self.path / "tensorboard", purge_step=getattr(self, "_purge", 0) + 1)
+        for key, value in record.items():
+            if key not in ("step", "wall_time_s"):
+                self._board.add_scalar(key, value, int(record["step"]))
+
+    def records(self) -> list[dict[str, float]]:
+        """All records of `metrics.jsonl`."""
+        if not self.metrics.exists():
+            return []
+        return [r for line in self.metrics.read_text().splitlines() if (r := _parse(line)) is not None]
+
+    def close(self) -> None:
+        """Flush TensorBoard and draw `curves.png`."""
+        if self._board is not None:
+            self._board.close()
+            self._board = None
+        draw_curves(self.records(), self.path / "curves.png", self.path.name)
+
+
+def draw_curves(records: list[dict[str, float]], path: Path, title: str) -> None:
+    """One panel per logged quantity over epochs; nothing when there are no records."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    keys = sorted({k for r in records for k in r} - {"step", "epoch", "wall_time_s"}, key=_panel_order)
+    if not keys:
+        return
+    rows = (len(keys) + 2) // 3
+    figure, axes = plt.subplots(rows, min(3, len(keys)), figsize=(4.4 * min(3, len(keys)), 3 * rows), squeeze=False)
+    for axis, key in zip(axes.flat, keys, strict=False):
+        points = [(r["epoch"], r[key]) for r in records if key in r]
+        axis.plot(*zip(*points, strict=True), marker="o" if len(points) < 40 else None, markersize=3, linewidth=1.3)
+        axis.set_title(key.replace("_", " "), fontsize=10)
+        axis.set_xlabel("epoch", fontsize=9)
+        axis.grid(alpha=0.3)
+    for axis in list(axes.flat)[len(keys) :]:
+        axis.remove()
+    figure.suptitle(title)
+    figure.tight_layout()
+    temporary = path.with_name(f".{path.stem}.tmp.png")
+    figure.savefig(temporary, dpi=110)
+    plt.close(figure)
+    os.replace(temporary, path)
+
+
+def environment(command: str) -> dict[str, Any]:
+    """Versions, hardware, code commit and command of this run."""
+    return {
+        "command": command,
+        "code_commit": code_commit(),
+        "versions": {"python": platform.python_version()}
+        | {name: version(name) for name in ("torch", "timm", "numpy", "safetensors")},
+        "hardware": hardware(),
+        "platform": platform.platform(),
+    }
+
+
+def hardware() -> str:
+    """The accelerator, or the processor and how many cores of it the run may use."""
+    if torch.cuda.is_available():
+        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        model = names[0] if names else model
+    return f"{os.cpu_count()} cores of {model}"
+
+
+def code_commit() -> str:
+    """The checkout's commit, with `-dirty` when files differ; "unknown" outside a checkout."""
+    try:
+        run = {"cwd": Path(__file__).parent, "capture_output": True, "text": True, "timeout": 10}
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], **run)
+        changed = subprocess.run(["git", "status", "--porcelain", "--untracked-files=no", "--", "zoo", "training"], **run)
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    if commit.returncode:
+        return "unknown"
+    return commit.stdout.strip() + ("-dirty" if changed.stdout.strip() else "")
+
+
+def command_line() -> str:
+    """The command that started this process, as a person would type it."""
+    import shlex
+
+    arguments = shlex.join(sys.argv[1:])
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    starter = f"torchrun --nproc-per-node {world} -m" if world > 1 else "python -m"
+    return f"{starter} training {arguments}".strip()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that a reader sees the old text or the new, never half."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise TrainingError(f"cannot write {path}: {error}") from None
+
+
+def _differences(old: Any, new: Any) -> list[str]:
+    a, b = _flat(old), _flat(new)
+    keys = [k for k in dict.fromkeys([*a, *b]) if a.get(k) != b.get(k)]
+    free = tuple(FREE_KEYS)
+    return [f"{k} was {a.get(k)!r}, now {b.get(k)!r}" for k in keys if not any(k == f or k.startswith(f + ".") for f in free)]
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, dict):
+        return {k2: v2 for k, v in value.items() for k2, v2 in _flat(v, f"{prefix}{k}.").items()}
+    return {prefix.rstrip("."): value}
+
+
+def _parse(line: str) -> dict[str, float] | None:
+    try:
+        record = json.loads(line)
+    except ValueError:  # the last line of a killed run may be cut
+        return None
+    return record if isinstance(record, dict) and "step" in record else None
+
+
+def _rounded(value: float) -> float:
+    return value if isinstance(value, int) else float(f"{value:.6g}")
+
+
+def _panel_order(key: str) -> tuple[int, str]:
+    first = ["loss", "held_out_knn", "lr"]
+    return (first.index(key) if key in first else len(first), key)

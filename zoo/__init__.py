@@ -1,0 +1,77 @@
+"""Encoder Zoo: self-supervised encoders that load in one line.
+
+    encoder = zoo.load("simclr_resnet18_cifar10")
+    table = zoo.extract(encoder, zoo.open_dataset("CIFAR10", "test"))
+
+Everything below is imported on first use, so that `import zoo` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from zoo.catalog import list_models, show
+    from zoo.data import open_dataset
+    from zoo.encoder import Encoder
+    from zoo.errors import (
+        CheckpointError,
+        ConfigError,
+        DataError,
+        HubError,
+        InputError,
+        UnknownNameError,
+        ZooError,
+    )
+    from zoo.features import extract
+    from zoo.loading import load
+
+__version__ = "0.1.0"
+
+#: public name -> the module that holds it
+_HOMES = {
+    "load": "zoo.loading",
+    "list_models": "zoo.catalog",
+    "show": "zoo.catalog",
+    "extract": "zoo.features",
+    "open_dataset": "zoo.data",
+    "Encoder": "zoo.encoder",
+    "ZooError": "zoo.errors",
+    "CheckpointError": "zoo.errors",
+    "ConfigError": "zoo.errors",
+    "DataError": "zoo.errors",
+    "HubError": "zoo.errors",
+    "InputError": "zoo.errors",
+    "UnknownNameError": "zoo.errors",
+}
+
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "Encoder",
+    "HubError",
+    "InputError",
+    "UnknownNameError",
+    "ZooError",
+    "__version__",
+    "extract",
+    "list_models",
+    "load",
+    "open_dataset",
+    "show",
+]
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    if name not in _HOMES:
+        raise AttributeError(f"module 'zoo' has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
