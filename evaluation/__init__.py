@@ -1,0 +1,154 @@
+"""How good an encoder is: probes on frozen features, beside floors, with intervals."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from evaluation import floors as floor_features
+from evaluation.inputs import Features, Outcome
+from evaluation.knn import KNNProbe
+from evaluation.metrics import with_intervals
+from evaluation.probe import LogisticProbe
+from evaluation.protocol import KnnV1, LogRegV1, protocol
+from zoo.data.base import Dataset
+from zoo.data.splits import held_out
+from zoo.encoder import Encoder
+from zoo.errors import DataError
+from zoo.features import embed
+from zoo.results import DataRecord, Result
+
+__all__ = ["Evaluation", "Features", "KNNProbe", "LogisticProbe", "evaluate"]
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate` found.
+
+    Attributes:
+        rows: one result per protocol and subject.
+        train, test: the encoder's own features.
+        predicted: versioned protocol name -> the encoder's predictions `(N,)` on the test split.
+        train_data, test_data: the splits as evaluated (after `limit`).
+    """
+
+    rows: tuple[Result, ...]
+    train: Features
+    test: Features
+    train_data: Dataset
+    test_data: Dataset
+    predicted: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+def evaluate(
+    encoder: Encoder,
+    train: Dataset,
+    test: Dataset,
+    *,
+    protocols: Sequence[str] = ("logreg", "knn"),
+    settings: dict[str, dict[str, Any]] | None = None,
+    floors: bool = True,
+    limit: int | None = None,
+    seed: int = 0,
+    precision: str = "auto",
+    command: str = "",
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Probe an encoder on one dataset.
+
+    Args:
+        encoder: a loaded encoder.
+        train, test: labelled splits with the same classes.
+        protocols: short names from `evaluation.protocol.PROTOCOLS`.
+        settings: changes to a protocol's settings, such as `{"knn": {"k_grid": [5]}}`.
+        floors: also the untrained network and the raw input, under the same protocols.
+        limit: at most this many samples a split, stratified and seeded.
+        seed: of every random choice.
+        precision: of the forward pass, see `zoo.extract`.
+        command: what a person types to repeat the numbers; stored with them.
+        progress: called as `progress(what, done, total)`.
+
+    Raises:
+        DataError: splits that cannot be probed. UnknownNameError: an unknown protocol.
+    """
+    chosen = [protocol(name, **(settings or {}).get(name, {})) for name in protocols]
+    if train.labels is None or test.labels is None:
+        raise DataError(f"{train.name} has no labels; a probe needs them (class folders give labels)")
+    if train.class_names != test.class_names:
+        raise DataError(
+            f"the splits have different classes: {list(train.class_names)[:5]}... in {train.split}, "
+            f"{list(test.class_names)[:5]}... in {test.split}"
+        )
+    train, test = limited(train, limit, seed), limited(test, limit, seed)
+    rows: list[Result] = []
+    own: tuple[Features, Features] | None = None
+    predicted: dict[str, np.ndarray] = {}
+    for subject in ("encoder", "untrained", "raw") if floors else ("encoder",):
+        parts = [_features(subject, encoder, part, seed, precision, progress) for part in (train, test)]
+        for setting in chosen:
+            if progress is not None:
+                progress(f"{setting.name} on {subject}", 0, 1)
+            started = time.perf_counter()
+            outcome = _run(setting, seed, *parts)
+            rows.append(
+                Result(
+                    protocol=setting.name,
+                    subject=subject,
+                    train=_record(train),
+                    test=_record(test),
+                    classes=len(np.unique(train.labels)),
+                    metrics=with_intervals(parts[1].labels, outcome.predicted, seed),
+                    settings=setting.model_dump(mode="json", exclude={"name"}) | {"limit": limit},
+                    chosen=outcome.chosen,
+                    seed=seed,
+                    warnings=outcome.warnings,
+                    seconds=round(time.perf_counter() - started, 2),
+                    command=command,
+                )
+            )
+            if subject == "encoder":
+                predicted[setting.name] = outcome.predicted
+        own = own or (parts[0], parts[1])
+    assert own is not None
+    return Evaluation(tuple(rows), *own, train, test, predicted)
+
+
+def limited(dataset: Dataset, limit: int | None, seed: int = 0) -> Dataset:
+    """At most `limit` samples of a split, stratified and seeded; the split itself if it is smaller."""
+    if limit is None or len(dataset) <= limit:
+        return dataset
+    labels = dataset.labels if dataset.labels is not None else len(dataset)
+    _, kept = held_out(labels, limit / len(dataset), seed)
+    return dataset.subset(np.sort(kept))
+
+
+def _features(
+    subject: str, encoder: Encoder, dataset: Dataset, seed: int, precision: str, progress: Progress | None
+) -> Features:
+    assert dataset.labels is not None
+    labels = np.asarray(dataset.labels, dtype=np.int64)
+    if subject == "raw":
+        return Features(floor_features.raw(encoder, dataset), labels)
+    network = encoder if subject == "encoder" else floor_features.untrained(encoder, seed)
+    advance = None
+    if progress is not None:
+
+        def advance(done: int, total: int) -> None:
+            progress(f"{subject}: features of {dataset.split}", done, total)
+
+    return Features(embed(network, dataset, precision=precision, progress=advance), labels)
+
+
+def _run(setting: LogRegV1 | KnnV1, seed: int, train: Features, test: Features) -> Outcome:
+    probe = LogisticProbe(setting, seed) if isinstance(setting, LogRegV1) else KNNProbe(setting, seed)
+    return probe.run(train, test)
+
+
+def _record(dataset: Dataset) -> DataRecord:
+    return DataRecord(name=dataset.name, split=dataset.split, fingerprint=dataset.fingerprint, samples=len(dataset))

@@ -26,12 +26,16 @@ def parser() -> argparse.ArgumentParser:
         epilog="recipes: " + ", ".join(available_recipes()),
     )
     made.add_argument("recipe", nargs="?", help="a recipe's name, or the path of a YAML file")
-    made.add_argument("overrides", nargs="*", metavar="key=value", help="as in epochs=10 data=data/cifar10 optim.lr=0.3")
+    made.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="as in epochs=10 data=data/cifar10 optim.lr=0.3"
+    )
     made.add_argument("--run", metavar="DIR", help="run folder (default: runs/NAME)")
     made.add_argument("--fresh", action="store_true", help="delete the run folder first")
     made.add_argument("--minutes", type=float, help="stop after this long with the state saved")
     made.add_argument("--device", help="cpu, cuda, cuda:1 (default: the accelerator if there is one)")
-    made.add_argument("--plan", action="store_true", help="print parameters, FLOPs, memory, steps and time; do not train")
+    made.add_argument(
+        "--plan", action="store_true", help="print parameters, FLOPs, memory, steps and time; do not train"
+    )
     made.add_argument("--list", action="store_true", help="list the recipes")
     return made
 
@@ -80,12 +84,16 @@ def train(recipe: Recipe, options: argparse.Namespace, device: torch.device) -> 
         except Stopped as stopped:
             if distributed.is_main():
                 folder.close()
-                report.say(f"stopped at step {trainer.step} of {trainer.total_steps}: {stopped}; run the same command to go on")
+                report.say(
+                    f"stopped at step {trainer.step} of {trainer.total_steps}: {stopped}; run the same command to go on"
+                )
             return 1
         if distributed.is_main():
             folder.close()
             path = export_encoder(trainer)
-            report.say(f"done: zoo.load('local-dir:{path}'); publish with `zoo publish {folder.path} --name {recipe.name}`")
+            report.say(
+                f"done: zoo.load('local-dir:{path}'); publish with `zoo publish {folder.path} --name {recipe.name}`"
+            )
     return 0
 
 

@@ -93,7 +93,8 @@ class Batches:
 
 def epoch_order(seed: int, epoch: int, samples: int) -> np.ndarray:
     """A permutation of `range(samples)`, the same on every rank and after every resume."""
-    return np.random.Generator(np.random.PCG64([seed, epoch])).permutation(samples)
+    # Raw PCG64 output is guaranteed stable across numpy versions; Generator.permutation is not.
+    return np.argsort(np.random.PCG64([seed, epoch]).random_raw(samples), kind="stable")
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:

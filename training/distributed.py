@@ -6,6 +6,7 @@ one node or many, elastic or not; NCCL joins them on CUDA and Gloo on the CPU.
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 from collections.abc import Iterator
@@ -17,7 +18,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
 
+from training.losses import at_least_float32
 from zoo.errors import ConfigError
 
 #: What torchrun sets for each process.
@@ -243,6 +246,23 @@ class _Sum(torch.autograd.Function):
         return _Sum.apply(grad)
 
 
+# -- models ----------------------------------------------------------------------------------------
+
+
+def data_parallel(module: nn.Module) -> DistributedDataParallel:
+    """Wrap `module`, already on its device, so that `backward` averages gradients over ranks.
+
+    Buffers are not sent in each forward: batch statistics are equal by `convert_batch_norm`, and what
+    a method keeps (queues) is made from gathered tensors.
+    """
+    # torch renamed the argument after 2.6 and warns about the old name.
+    names = inspect.signature(DistributedDataParallel.__init__).parameters
+    argument = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
+    device = next(module.parameters()).device
+    ids = [device.index] if device.type == "cuda" else None
+    return DistributedDataParallel(module, device_ids=ids, **{argument: False})
+
+
 # -- batch normalisation over the global batch -----------------------------------------------------
 
 
@@ -298,7 +318,7 @@ class CrossRankBatchNorm(_BatchNorm):
     def _across_ranks(self, x: Tensor) -> Tensor:
         axes = [0, *range(2, x.ndim)]
         shape = [1, -1, *[1] * (x.ndim - 2)]
-        values = x.float()
+        values = at_least_float32(x)
         samples = values.new_tensor([values.numel() / values.shape[1]])
         totals = _Sum.apply(torch.cat([values.sum(axes), samples]))
         count = totals[-1].detach()

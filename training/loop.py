@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from training import distributed
 from training.batches import Batches, TrainingData, epoch_order, step_seed
@@ -38,7 +37,11 @@ def choose_precision(recipe: Recipe, device: torch.device) -> torch.dtype | None
         return torch.bfloat16
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else None
-    return torch.bfloat16 if torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported() else None
+    return (
+        torch.bfloat16
+        if torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        else None
+    )
 
 
 def build_method(recipe: Recipe, device: torch.device, samples: int, total_steps: int) -> nn.Module:
@@ -85,15 +88,18 @@ class Trainer:
         self.peak = peak_learning_rate(recipe.optim, recipe.batch_size)
         self.module: nn.Module = self.method
         if self.world > 1:
-            ids = [device.index] if device.type == "cuda" else None
-            self.module = DistributedDataParallel(self.method, device_ids=ids, broadcast_buffers=False)
+            self.module = distributed.data_parallel(self.method)
         self.monitor = self._monitor()
         self.step, self.wall_time = 0, 0.0
         self._stop: str | None = None
 
     def _monitor(self) -> OnlineKNN | None:
         wanted = self.recipe.monitor is not None and self.data.dataset.labels is not None and len(self.data.held) > 0
-        return OnlineKNN(self.recipe.monitor, self.data, self.batches, self.autocast) if wanted and self.rank == 0 else None
+        return (
+            OnlineKNN(self.recipe.monitor, self.data, self.batches, self.autocast)
+            if wanted and self.rank == 0
+            else None
+        )
 
     def autocast(self) -> contextlib.AbstractContextManager:
         """Mixed precision as the recipe asks."""
@@ -240,14 +246,16 @@ class Trainer:
         if bool(bad.any()):
             step = self.step - len(window) + 1 + int(bad.nonzero()[0])
             raise TrainingError(
-                f"the loss is {float(losses[bad][0])} at step {step} of {self.total_steps}; the last good state is kept "
-                f"in {self.folder.state}. Lower optim.lr={self.recipe.optim.lr}, lengthen the warm-up, or set precision=fp32"
+                f"the loss is {float(losses[bad][0])} at step {step} of {self.total_steps}; the last good state is "
+                f"kept in {self.folder.state}. Lower optim.lr={self.recipe.optim.lr}, lengthen the warm-up, or set "
+                "precision=fp32"
             )
 
     # -- logging -------------------------------------------------------------------------------
 
     def _log(self, window: list[dict[str, torch.Tensor]], rate: float) -> None:
-        means = {k: float(torch.stack([w[k].float() for w in window]).mean()) for k in window[0]}
+        totals = torch.stack([torch.stack([w[k].float().cpu() for w in window]).mean() for k in window[0]])
+        means = dict(zip(window[0], distributed.all_reduce_mean(totals.to(self.device)).tolist(), strict=True))
         if self.rank != 0:
             return
         record = {

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from zoo.errors import InputError
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """`x` in float32, or as it is if it is float64."""
+    return x if x.dtype == torch.float64 else x.float()
 
 
 def nt_xent(
@@ -29,7 +36,7 @@ def nt_xent(
         offset: row of `all_a` at which this rank's rows begin.
 
     Returns:
-        Scalar float32, computed in float32 even under autocast.
+        Scalar, computed in float32 even under autocast (in float64 for float64 embeddings).
 
     Raises:
         InputError: shapes that do not fit together, or fewer than two images.
@@ -57,8 +64,8 @@ def nt_xent_logits(
     _check_pairs(z_a, z_b, all_a, all_b, temperature, offset)
     n, total = len(z_a), len(all_a)
     with torch.autocast(z_a.device.type, enabled=False):
-        anchors = F.normalize(torch.cat([z_a, z_b]).float(), dim=1)
-        candidates = F.normalize(torch.cat([all_a, all_b]).float(), dim=1)
+        anchors = F.normalize(at_least_float32(torch.cat([z_a, z_b])), dim=1)
+        candidates = F.normalize(at_least_float32(torch.cat([all_a, all_b])), dim=1)
         logits = anchors @ candidates.T / temperature
     rows = torch.arange(2 * n, device=logits.device)
     own_image = offset + torch.arange(n, device=logits.device)
@@ -97,3 +104,75 @@ def _check_pairs(z_a: Tensor, z_b: Tensor, all_a: Tensor, all_b: Tensor, tempera
         raise InputError("nt_xent needs at least 2 images in the global batch: with one there is no negative")
     if not temperature > 0:
         raise InputError(f"nt_xent: temperature must be > 0, got {temperature}")
+
+
+def memory_similarities(
+    queries: Tensor, keys: Tensor, queue: Tensor, offset: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """Cosine similarities of queries to their keys and to a queue: MoCo (arXiv 1911.05722) Algorithm 1.
+
+    Without `offset`, each query meets its own key and the queue, 1 + K candidates, as in MoCo. With it,
+    each meets every key of the global batch and the queue, N + K candidates, as in CLSA's code.
+
+    Args:
+        queries: `(n, d)`; normalised here.
+        keys: `(n, d)`, the own key of each query, or with `offset` `(N, d)`, those of the global batch.
+        queue: `(K, d)` unit vectors of earlier steps; K may be 0.
+        offset: row of `keys` that belongs to the first query.
+
+    Returns:
+        `(n, 1 + K)` or `(n, N + K)` similarities in -1..1, float32 even under autocast (float64 for float64
+        queries), and `(n,)` columns of the positives.
+
+    Raises:
+        InputError: shapes that do not fit together.
+    """
+    n = len(queries)
+    if (
+        queries.ndim != 2
+        or keys.ndim != 2
+        or queue.ndim != 2
+        or not queries.shape[1] == keys.shape[1] == queue.shape[1]
+    ):
+        raise InputError(
+            "memory_similarities takes queries (n, d), keys (N, d) and a queue (K, d), "
+            f"got {tuple(queries.shape)}, {tuple(keys.shape)} and {tuple(queue.shape)}"
+        )
+    if len(keys) != n if offset is None else not 0 <= offset <= len(keys) - n:
+        raise InputError(f"memory_similarities: {n} queries at offset {offset} do not fit {len(keys)} keys")
+    with torch.autocast(queries.device.type, enabled=False):
+        q = F.normalize(at_least_float32(queries), dim=1)
+        k = F.normalize(at_least_float32(keys), dim=1)
+        own = (q * k).sum(dim=1, keepdim=True) if offset is None else q @ k.T
+        similarities = torch.cat([own, q @ queue.to(q.dtype).T], dim=1)
+    if offset is None:
+        return similarities, torch.zeros(n, dtype=torch.long, device=q.device)
+    return similarities, torch.arange(offset, offset + n, device=q.device)
+
+
+def info_nce(similarities: Tensor, positives: Tensor, temperature: float) -> Tensor:
+    """InfoNCE: cross-entropy of the positives among the candidates, mean over queries (MoCo eq. 1).
+
+    Args:
+        similarities: `(n, m)`. positives: `(n,)` column of each row's positive.
+        temperature: tau > 0.
+    """
+    return F.cross_entropy(similarities / temperature, positives)
+
+
+def ddm(
+    strong: Sequence[Tensor], weak: Sequence[Tensor], temperature: float, weak_temperature: float | None = None
+) -> Tensor:
+    """Distributional divergence of CLSA (arXiv 2104.07713), as its code computes it; summed over all pairs.
+
+    For each pair, the cross-entropy `-sum_j p_weak(j) log p_strong(j)`, mean over queries: the divergence
+    KL(p_weak, p_strong) plus a constant, as no gradient flows into `p_weak`.
+
+    Args:
+        strong, weak: `(n, m)` similarities of each strong and each weak view to the same candidates.
+        temperature: of the softmax over candidates. weak_temperature: of the weak views; default the same.
+    """
+    # -sum_ab p_a . log p_b = -(sum_a p_a) . (sum_b log p_b): 25 pairs for the price of one.
+    targets = sum((s.detach() / (weak_temperature or temperature)).softmax(dim=1) for s in weak)
+    log_probabilities = sum((s / temperature).log_softmax(dim=1) for s in strong)
+    return -(targets * log_probabilities).sum(dim=1).mean()

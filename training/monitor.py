@@ -53,7 +53,9 @@ class OnlineKNN:
         images = self.batches.get(rows)["images"].float().div_(255)
         if images.shape[-1] != size:
             images = torch.nn.functional.interpolate(images, (size, size), mode="bicubic", antialias=True).clamp_(0, 1)
-        mean, std = (torch.tensor(v, device=images.device).view(1, 3, 1, 1) for v in (encoder.input.mean, encoder.input.std))
+        mean, std = (
+            torch.tensor(v, device=images.device).view(1, 3, 1, 1) for v in (encoder.input.mean, encoder.input.std)
+        )
         with self.autocast():
             features = encoder((images - mean) / std)
         return torch.nn.functional.normalize(features.float(), dim=1)

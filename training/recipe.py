@@ -18,6 +18,8 @@ from zoo.architectures import family_class
 from zoo.config import Architecture, ImageInput, Input, Strict, check_name, first_problem
 from zoo.errors import ConfigError, UnknownNameError, nearest
 
+#: A group written as one word means this key of the group: `data: PATH`, `augment: cifar`.
+SHORTHANDS = {"data": "dataset", "augment": "preset", "method": "name"}
 RECIPES = Path(__file__).parent / "recipes"
 
 
@@ -247,7 +249,7 @@ def _apply(raw: dict[str, Any], override: str) -> None:
     target = raw
     for parent in parents:
         if isinstance(target.get(parent), str):
-            target[parent] = {"name" if parent == "method" else "dataset": target[parent]}
+            target[parent] = {SHORTHANDS.get(parent, "name"): target[parent]}
         target = target.setdefault(parent, {})
         if not isinstance(target, dict):
             raise ConfigError(f"override {override!r}: {parent!r} is not a group of keys")

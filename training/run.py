@@ -18,7 +18,16 @@ from training.errors import TrainingError
 from training.recipe import Recipe
 
 #: Keys that a resumed run may change: they steer watching and saving, not the result.
-FREE_KEYS = ("log_every", "save_minutes", "monitor", "data.dataset", "data.root", "data.download", "data.title", "data.licence")
+FREE_KEYS = (
+    "log_every",
+    "save_minutes",
+    "monitor",
+    "data.dataset",
+    "data.root",
+    "data.download",
+    "data.title",
+    "data.licence",
+)
 
 
 class RunFolder:
@@ -135,7 +144,9 @@ def hardware() -> str:
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        names = [
+            line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")
+        ]
         model = names[0] if names else model
     return f"{os.cpu_count()} cores of {model}"
 
@@ -145,7 +156,9 @@ def code_commit() -> str:
     try:
         run = {"cwd": Path(__file__).parent, "capture_output": True, "text": True, "timeout": 10}
         commit = subprocess.run(["git", "rev-parse", "HEAD"], **run)
-        changed = subprocess.run(["git", "status", "--porcelain", "--untracked-files=no", "--", "zoo", "training"], **run)
+        changed = subprocess.run(
+            ["git", "status", "--porcelain", "--untracked-files=no", "--", "zoo", "training"], **run
+        )
     except (OSError, subprocess.TimeoutExpired):
         return "unknown"
     if commit.returncode:
@@ -178,7 +191,11 @@ def _differences(old: Any, new: Any) -> list[str]:
     a, b = _flat(old), _flat(new)
     keys = [k for k in dict.fromkeys([*a, *b]) if a.get(k) != b.get(k)]
     free = tuple(FREE_KEYS)
-    return [f"{k} was {a.get(k)!r}, now {b.get(k)!r}" for k in keys if not any(k == f or k.startswith(f + ".") for f in free)]
+    return [
+        f"{k} was {a.get(k)!r}, now {b.get(k)!r}"
+        for k in keys
+        if not any(k == f or k.startswith(f + ".") for f in free)
+    ]
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

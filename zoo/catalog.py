@@ -16,7 +16,7 @@ EMBEDDED = Path(__file__).resolve().parent / "checkpoints"
 
 
 def roots() -> list[Path]:
-    """Folders that hold checkpoint folders: those in `ZOO_CHECKPOINTS` (separated by `os.pathsep`), else the embedded one."""
+    """Folders of checkpoint folders: those that `ZOO_CHECKPOINTS` lists (as PATH does), else the embedded one."""
     listed = [part for part in os.environ.get("ZOO_CHECKPOINTS", "").split(os.pathsep) if part]
     return [Path(part).expanduser() for part in listed] or [EMBEDDED]
 

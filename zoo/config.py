@@ -12,7 +12,15 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from zoo.errors import ConfigError
 
@@ -69,14 +77,42 @@ class ImageInput(Strict):
 
 
 class SkeletonInput(Strict):
-    """Skeleton preprocessing that belongs to the weights: named steps, applied in order."""
+    """Skeleton preprocessing that belongs to the weights (see `zoo.skeleton_transforms`).
+
+    `layout`: joint names and graph, one of `zoo.skeletons.LAYOUTS`; `joints`: points per body, by default the
+    layout's. `bodies`: persons side by side along V, so that `forward` takes `(N, T, bodies * joints, channels)`.
+    `steps`: named steps in order, such as `("align_mean", "resample:52")`. `frames`: longest sequence; longer ones
+    are resampled to it.
+    """
 
     modality: Literal["skeleton"] = "skeleton"
-    joints: int = Field(ge=1, le=512)
-    channels: int = Field(default=3, ge=1, le=8)
     layout: str = "kinect_v1"
+    joints: int = Field(default=0, ge=0, le=512, validate_default=True)
+    bodies: int = Field(default=1, ge=1, le=4)
+    channels: Literal[3] = 3
     frames: int | None = Field(default=None, ge=1, le=4096)
-    steps: tuple[str, ...] = ()
+    steps: tuple[str, ...] = Field(default=(), max_length=32)
+
+    @field_validator("joints")
+    @classmethod
+    def _joints(cls, value: int, info: ValidationInfo) -> int:
+        from zoo.skeletons import layout
+
+        if "layout" not in info.data:
+            return value
+        wanted = len(layout(info.data["layout"]))
+        if value not in (0, wanted):
+            raise ValueError(f"layout {info.data['layout']!r} has {wanted} joints")
+        return wanted
+
+    @field_validator("steps")
+    @classmethod
+    def _steps(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        from zoo.skeleton_transforms import parse_step
+
+        for step in value:
+            parse_step(step)
+        return value
 
 
 Input = Annotated[ImageInput | SkeletonInput, Field(discriminator="modality")]

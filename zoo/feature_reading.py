@@ -80,23 +80,29 @@ def _file_bytes(path: Path) -> bytes:
         raise DataError(f"{path} cannot be read: {error}") from error
 
 
-def read_batches(data: Dataset, transform: Any, spans: Iterable[range], workers: int) -> Iterator[np.ndarray]:
-    """Preprocessed pixels of each span of samples, `(len(span), H, W, 3)` uint8, read ahead by threads.
+Batch = np.ndarray | list[np.ndarray]
+
+
+def read_batches(data: Dataset, transform: Any, spans: Iterable[range], workers: int) -> Iterator[Batch]:
+    """Preprocessed samples of each span, read ahead by threads.
+
+    Yields:
+        Images: pixels `(len(span), H, W, 3)` uint8. Skeletons: a list of `(T_i, V, C)` float32.
 
     Raises:
-        DataError, InputError: a sample cannot be read or is no image; its key is named.
+        DataError, InputError: a sample cannot be read or is none; its key is named.
     """
     pool = ThreadPoolExecutor(workers, thread_name_prefix="zoo-read")
-    ahead: deque[tuple[np.ndarray, list[Future[None]]]] = deque()
+    ahead: deque[tuple[Batch, list[Future[None]]]] = deque()
     spans = iter(spans)
 
     def submit() -> None:
         span = next(spans, None)
         if span is None:
             return
-        batch = np.empty((len(span), *transform.input.size, 3), dtype=np.uint8)
+        batch = _empty(data, transform, len(span))
         pieces = range(0, len(span), _PIECE)
-        tasks = [pool.submit(_fill, data, transform, span[p : p + _PIECE], batch[p : p + _PIECE]) for p in pieces]
+        tasks = [pool.submit(_fill, data, transform, span[p : p + _PIECE], batch, p) for p in pieces]
         ahead.append((batch, tasks))
 
     try:
@@ -112,18 +118,28 @@ def read_batches(data: Dataset, transform: Any, spans: Iterable[range], workers:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _fill(data: Dataset, transform: Any, span: range, batch: np.ndarray) -> None:
-    stored = _stored(data, transform)
+def _empty(data: Dataset, transform: Any, count: int) -> Batch:
+    if data.modality == "skeleton":
+        return [np.empty(0)] * count
+    return np.empty((count, *transform.input.size, 3), dtype=np.uint8)
+
+
+def _fill(data: Dataset, transform: Any, span: range, batch: Batch, start: int) -> None:
+    """Read the samples of `span` into `batch` from row `start` on."""
+    stored = None if data.modality == "skeleton" else _stored(data, transform)
     if stored is not None:
         images, indices = stored
-        batch[:] = images[span.start : span.stop] if indices is None else images[indices[span.start : span.stop]]
+        rows = slice(span.start, span.stop)
+        batch[start : start + len(span)] = images[rows if indices is None else indices[rows]]
         return
-    for row, index in enumerate(span):
+    prepare = transform.frames if data.modality == "skeleton" else transform.pixels
+    for row, index in enumerate(span, start):
         try:
-            batch[row] = transform.pixels(data.sample(index))
+            batch[row] = prepare(data.sample(index))
+        except DataError:
+            raise  # names the sample already
         except ZooError as error:
-            key = data.keys[index]
-            raise error if str(key) in str(error) else type(error)(f"sample {key!r}: {error}") from error
+            raise type(error)(f"sample {data.keys[index]!r}: {error}") from error
         except (OSError, ValueError, SyntaxError) as error:  # PIL, on damaged files it decodes lazily
             raise DataError(f"sample {data.keys[index]!r} of {data.name} cannot be read: {error}") from error
 

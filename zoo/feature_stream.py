@@ -42,7 +42,7 @@ class PartFile:
         self._header = _npy_header(shape)
 
     def start(self, origin: str, resume: bool) -> bool:
-        """Make the files, or take up those of an earlier run; False if such a run does not fit and had to be thrown away.
+        """Make the files or take up those of an earlier run; False if that run does not fit and was thrown away.
 
         Raises:
             DataError: the folder cannot be written to, or the disk has not enough free space.

@@ -18,7 +18,7 @@ from zoo.data.base import Dataset
 from zoo.encoder import Encoder
 from zoo.errors import DataError, InputError
 from zoo.feature_files import FeatureTable, feature_path
-from zoo.feature_reading import ImageSequence, read_batches
+from zoo.feature_reading import Batch, ImageSequence, read_batches
 from zoo.feature_stream import extract_to
 
 __all__ = ["FeatureTable", "embed", "encoder_fingerprint", "extract", "resolve_precision"]
@@ -45,9 +45,9 @@ def extract(
     a resume or over several processes; another `batch_size` may round differently.
 
     Args:
-        encoder: any image encoder of the zoo.
+        encoder: any encoder of the zoo.
         dataset: a `zoo.data` dataset; a sequence of PIL images, arrays or file paths; an array `(N, H, W[, 3])`;
-            or an address that `zoo.data.open_dataset` takes.
+            a sequence of skeletons `(T, V, 3)`; or an address that `zoo.data.open_dataset` takes.
         batch_size: samples per forward pass.
         device: where to run; None is the encoder's own device, else the GPU if there is one.
         precision: `"auto"` is bf16 on GPUs and on CPUs with bf16 instructions, else fp32.
@@ -88,8 +88,8 @@ def embed(
     return _start(encoder, dataset, batch_size, device, precision, workers, progress).in_memory()
 
 
-def as_dataset(data: Any) -> Dataset:
-    """A dataset as is; an address opened; a sequence or array of images wrapped.
+def as_dataset(data: Any, modality: str = "image") -> Dataset:
+    """A dataset as is; an address opened; a sequence or array of images or skeletons wrapped.
 
     Raises:
         InputError: none of these.
@@ -100,6 +100,10 @@ def as_dataset(data: Any) -> Dataset:
         from zoo.data import open_dataset
 
         return open_dataset(os.fspath(data))
+    if modality == "skeleton":
+        from zoo.data.skeleton import SkeletonSequence
+
+        return SkeletonSequence(data)
     return ImageSequence(data)
 
 
@@ -207,14 +211,18 @@ class Run:
         self.compute(range(self.batches), store)
         return features
 
-    def _forward(self, transform: Any, pixels: np.ndarray) -> torch.Tensor:
-        x = torch.from_numpy(pixels)
-        if self.device.type == "cuda":
-            x = x.pin_memory()
-        x = transform.normalise(x.to(self.device, non_blocking=True))
+    def _forward(self, transform: Any, batch: Batch) -> torch.Tensor:
+        if isinstance(batch, list):
+            x, lengths = transform.collate(batch)
+            x = x.to(self.device, non_blocking=True)
+        else:
+            pixels = torch.from_numpy(batch)
+            if self.device.type == "cuda":
+                pixels = pixels.pin_memory()
+            x, lengths = transform.normalise(pixels.to(self.device, non_blocking=True)), None
         reduced = self.precision != "fp32"
         with torch.autocast(self.device.type, _DTYPES[self.precision]) if reduced else nullcontext():
-            return self.encoder(x)
+            return self.encoder(x) if lengths is None else self.encoder(x, lengths)
 
     def _fetch(self, batch: int, features: torch.Tensor) -> np.ndarray:
         block = features.float().cpu().numpy()
@@ -269,7 +277,7 @@ def _start(
     workers: int | None,
     progress: Callable[[int, int], None] | None,
 ) -> Run:
-    data = as_dataset(dataset)
+    data = as_dataset(dataset, encoder.modality)
     if batch_size < 1:
         raise InputError(f"batch_size must be at least 1, got {batch_size}")
     if encoder.modality != data.modality:

@@ -32,6 +32,9 @@ class Files(Protocol):
     def weights(self, name: str) -> Path:
         """The weights file as a path that can be opened."""
 
+    def advice(self, path: Path) -> str:
+        """What else to try when that file turns out wrong; may be empty."""
+
 
 class FolderFiles:
     """A checkpoint folder on this machine."""
@@ -63,6 +66,10 @@ class FolderFiles:
         if target.parent not in allowed:
             raise CheckpointError(f"{path} is a link out of its folder, to {target}; copy the file itself there")
         return path
+
+    def advice(self, path: Path) -> str:
+        """Nothing to add: the messages name the folder already."""
+        return ""
 
 
 def load(
@@ -99,7 +106,7 @@ def load(
     else:
         config = parse_config(files.config(), files.label)
         encoder = build(config.architecture, config.input)
-    return encoder.to(place).eval()
+    return (encoder if place.type == "cpu" else encoder.to(place)).eval()
 
 
 def locate(
@@ -135,11 +142,11 @@ def _published(name: str) -> Path:
         raise UnknownNameError(f"{name!r} is a URL; write 'hf-hub:{hub[1]}'")
     if "://" in name:
         raise UnknownNameError(f"{name!r} is a URL, which has no hash to trust; {_FORMS}")
+    if re.match(r"[a-z][a-z-]+:", name):
+        raise UnknownNameError(f"{name!r} has an unknown scheme; {_FORMS}")
     if "/" in name or "\\" in name or name.startswith((".", "~")):
         other = f" or 'hf-hub:{name}'" if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) else ""
         raise UnknownNameError(f"{name!r} is a path; write 'local-dir:{name}'{other}")
-    if ":" in name:
-        raise UnknownNameError(f"{name!r} has an unknown scheme; {_FORMS}")
     return find(name)
 
 
@@ -174,8 +181,13 @@ def load_checked(files: Files, text: bytes) -> Encoder:
         ConfigError, CheckpointError: as `load`.
     """
     config = parse_config(text, files.label)
+    weights.check_suffix(config.weights.file, files.label)
     path = files.weights(config.weights.file)
-    buffer = weights.read_verified(path, config.weights)
+    try:
+        buffer = weights.read_verified(path, config.weights)
+    except CheckpointError as error:
+        advice = files.advice(path)
+        raise CheckpointError(f"{error}; {advice}" if advice else str(error)) from None
     entries, metadata = weights.parse_header(buffer, str(path))
     _check_network(text, metadata, str(path))
     encoder = _empty_encoder(config, sum(entry.stop - entry.start for entry in entries.values()))
@@ -201,7 +213,7 @@ def _check_network(text: bytes, metadata: dict[str, str], source: str) -> None:
 
 
 def _empty_encoder(config: CheckpointConfig, stored_bytes: int) -> Encoder:
-    with _Unfilled(limit=4 * stored_bytes + (64 << 20)):
+    with _Unfilled(limit=4 * stored_bytes + (16 << 20)):
         return build(config.architecture, config.input)
 
 
@@ -213,7 +225,10 @@ class _Unfilled(TorchFunctionMode):
     The limit keeps an absurd architecture argument from taking the machine's memory.
     """
 
-    _RANDOM = frozenset({"uniform_", "normal_", "trunc_normal_", "erfinv_", "random_", "bernoulli_"})
+    _RANDOM = frozenset(
+        {"uniform_", "normal_", "trunc_normal_", "erfinv_", "random_", "bernoulli_"}
+        | {"kaiming_uniform_", "kaiming_normal_", "xavier_uniform_", "xavier_normal_", "orthogonal_"}
+    )
     _ALLOCATING = frozenset({"empty", "zeros", "ones", "full", "rand", "randn", "linspace", "arange", "eye"})
 
     def __init__(self, limit: int) -> None:

@@ -88,7 +88,9 @@ def write_checkpoint(
         )
     except ValidationError as error:
         raise ConfigError(f"checkpoint {name!r}: {first_problem(error)}") from None
-    _write_folder(folder, config.to_json(), content, _measured_on(results, config, allow_unset=True))
+    _write_folder(
+        folder, config.to_json(), config.weights.file, content, _measured_on(results, config, allow_unset=True)
+    )
     return config
 
 
@@ -139,7 +141,8 @@ def publish(
         results = read_results(source / "results.json")
     results = _measured_on(results, config)
     card = render_card(config.model_copy(update={"name": name}), results)
-    _write_folder(target, renamed, (source / config.weights.file).read_bytes(), results)
+    content = files.weights(config.weights.file).read_bytes()
+    _write_folder(target, renamed, config.weights.file, content, results)
     _write_card(cards / f"{name}.md", card)
     return target
 
@@ -167,9 +170,15 @@ def _fits(state: dict[str, Tensor], dtype: str) -> bool:
 
 
 def _serialise(state: dict[str, Tensor], metadata: dict[str, str]) -> bytes:
+    """A safetensors file. The library writes metadata in a random order; ours makes equal weights equal bytes."""
     import safetensors.torch
 
-    return safetensors.torch.save(state, metadata=metadata)
+    content = safetensors.torch.save(state)
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = {"__metadata__": metadata, **json.loads(content[8:start])}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[start:]
 
 
 def _measured_on(results: Results | None, config: CheckpointConfig, allow_unset: bool = False) -> Results | None:
@@ -198,22 +207,30 @@ def _destinations(out: str | Path | None, cards_dir: str | Path | None) -> tuple
     return (Path(out) if out is not None else EMBEDDED), cards
 
 
-def _write_folder(folder: Path, config: str, content: bytes, results: Results | None) -> None:
+def _write_folder(folder: Path, config: str, file: str, content: bytes, results: Results | None) -> None:
     with _disk_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         with _disk_errors(folder):
             fresh.chmod(0o755)
-            _write_synced(fresh / "model.safetensors", content)
+            _write_synced(fresh / file, content)
             if results is not None:
                 _write_synced(fresh / "results.json", results.to_json().encode())
             _write_synced(fresh / "config.json", config.encode())
-        load_checked(FolderFiles(fresh), config.encode())
+        _check_loads(fresh, folder, config)
         with _disk_errors(folder):
             _replace_folder(fresh, folder)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _check_loads(fresh: Path, folder: Path, config: str) -> None:
+    try:
+        load_checked(FolderFiles(fresh), config.encode())
+    except (CheckpointError, ConfigError) as error:
+        message = str(error).replace(str(fresh), str(folder))
+        raise type(error)(f"not written, because it would not load: {message}") from None
 
 
 @contextmanager

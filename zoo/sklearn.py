@@ -23,9 +23,11 @@ class EncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
     `X` is one of: a list, tuple or 1-d object array of PIL images, arrays or file paths; an array of images
     `(N, H, W)`, `(N, H, W, 3)` or `(N, H, W, 4)`; with `image_shape`, flat rows `(n_samples, n_features)`.
 
-    `sklearn.utils.estimator_checks.check_estimator` feeds flat rows of any length and sign, so it can run with
-    `image_shape=(1, -1)` and a wide `pixel_range`; then every check passes. Without `image_shape` scikit-learn runs
-    none of its data checks, as there is no 2-d input to give.
+    `sklearn.utils.estimator_checks.check_estimator` feeds flat rows of any length and sign, so it runs with
+    `image_shape=(1, -1)` and a wide `pixel_range`. Given an address every check passes; scikit-learn itself skips
+    `check_array_api_input` unless `SCIPY_ARRAY_API=1` is set. Given an `Encoder`, `check_estimators_overwrite_params`
+    fails: it compares `joblib.hash` of copies, which differs between equal copies of a torch module. Without
+    `image_shape` there is no 2-d input to give, and scikit-learn runs none of its data checks.
 
     Args:
         encoder: what `zoo.load` takes, or an `Encoder`.

@@ -22,7 +22,9 @@ def transform_for(input: ImageInput | SkeletonInput) -> Any:
     """The transform that belongs to an encoder's `input`."""
     if isinstance(input, ImageInput):
         return ImageTransform(input)
-    raise InputError(f"no transform for modality {input.modality!r}")
+    from zoo.skeleton_transforms import SkeletonTransform
+
+    return SkeletonTransform(input)
 
 
 def to_rgb(image: Any) -> Image.Image:

@@ -70,14 +70,18 @@ def network_digest(raw_config: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
 
 
+def check_suffix(name: str, source: str) -> None:
+    """Refuse a weights file that is not `.safetensors`. Raises CheckpointError."""
+    if not name.endswith(".safetensors"):
+        raise CheckpointError(f"{source}: the weights file {name!r} is not .safetensors; {_CONVERT}")
+
+
 def read_verified(path: Path, weights: Weights) -> Tensor:
     """The file's bytes as one uint8 tensor, once size and sha256 are as `weights` says.
 
     Raises:
         CheckpointError: missing, not a regular file, not safetensors, wrong size or hash.
     """
-    if path.suffix != ".safetensors":
-        raise CheckpointError(f"{path} is not a .safetensors file; {_CONVERT}")
     try:
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode):

@@ -13,7 +13,6 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from training import distributed
 from training.methods import Context, method_class
@@ -25,7 +24,7 @@ SIDE = 8
 
 
 class TinyEncoder(Encoder):
-    """Two convolutions with the given norm: `(N, 3, 8, 8)` -> `(N, 12)`."""
+    """Two convolutions with the given norm: `(N, 3, 8, 8)` -> `(N, 12)`, in float64 if its weights are."""
 
     def __init__(self, norm: Callable[[int], nn.Module]) -> None:
         super().__init__()
@@ -34,6 +33,9 @@ class TinyEncoder(Encoder):
         self.layers = nn.Sequential(
             nn.Conv2d(3, 8, 3, bias=False), norm(8), nn.ReLU(), nn.Conv2d(8, 12, 3, stride=2, bias=False), norm(12)
         )
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        return self.pool(self._features(x, lengths), lengths)
 
     def _features(self, x: Tensor, lengths: Tensor | None) -> Tensor:
         return self.layers(x).relu()
@@ -65,23 +67,46 @@ class Case:
 
 
 def images(count: int, generator: torch.Generator) -> list[Tensor]:
-    return [torch.rand(BATCH, 3, SIDE, SIDE, generator=generator) for _ in range(count)]
+    return [torch.rand(BATCH, 3, SIDE, SIDE, generator=generator, dtype=torch.float64) for _ in range(count)]
 
+
+def moco_views(generator: torch.Generator) -> dict[str, Tensor]:
+    x_q, x_k = images(2, generator)
+    return {"x_q": x_q, "x_k": x_k, "shuffle": torch.rand(BATCH, 2, generator=generator)}
+
+
+def clsa_views(generator: torch.Generator) -> dict[str, Any]:
+    """One key, two weak and two strong views, the last of each smaller."""
+    key, weak, strong, *small = images(5, generator)
+    weak_small, strong_small = (x[..., 1:, 1:] for x in small)
+    shuffle = torch.rand(BATCH, 1, generator=generator)
+    return {"key": key, "weak": [weak, weak_small], "strong": [strong, strong_small], "shuffle": shuffle}
+
+
+MOMENTUM = {"queue_size": 2 * BATCH, "momentum": 0.9, "out_dim": 6, "bn_groups": 4}
 
 CASES: dict[str, Case] = {
     "simclr": Case("simclr", {"temperature": 0.2, "out_dim": 6}, partial(images, 2), group_norm),
     "simclr_batch_norm": Case("simclr", {"head": "official", "out_dim": 6}, partial(images, 2)),
+    "moco": Case("moco", MOMENTUM, moco_views),
+    "moco_symmetric": Case("moco", {**MOMENTUM, "symmetric": True, "head": "official"}, moco_views),
+    "moco_shared_batch_norm": Case("moco", {**MOMENTUM, "bn_groups": 1}, moco_views),
+    "clsa": Case("clsa", MOMENTUM, clsa_views),
+    "clsa_naive": Case("clsa", {**MOMENTUM, "strong_loss": "contrastive", "negatives": "queue"}, clsa_views),
 }
 
 
 def train(case: Case, steps: int = 2) -> dict[str, Tensor]:
-    """Train as the loop does; gradients of the first step, and loss, parameters and buffers of the last."""
+    """Train as the loop does; gradients of the first step, and loss, parameters and buffers of the last.
+
+    In float64, where a wrong gradient cannot hide behind rounding.
+    """
     torch.manual_seed(0)
-    method = case.build()
+    method = case.build().double()
     module: nn.Module = method
     if distributed.world_size() > 1:
         method = distributed.convert_batch_norm(method)
-        module = DistributedDataParallel(method, broadcast_buffers=False)
+        module = distributed.data_parallel(method)
     optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.1)
     generator = torch.Generator().manual_seed(1)
     seen: dict[str, Tensor] = {}

@@ -37,7 +37,7 @@ def test_processes_train_as_one(name, one, many):
     for rank, result in enumerate(many):
         assert result[name].keys() == expected.keys()
         for key, value in expected.items():
-            assert difference(result[name][key], value) <= 1e-6, (key, rank)
+            assert difference(result[name][key], value) <= 1e-10, (key, rank)
 
 
 @pytest.mark.parametrize("name", list(CASES))

@@ -81,9 +81,10 @@ def test_resume_continues_bit_for_bit(tmp_path, changes):
     assert second.resume() and second.step == 7
     second.run()
     same_state(whole.state(), second.state())
-    strip = lambda path: [
-        {k: v for k, v in r.items() if k not in ("samples_per_s", "wall_time_s")} for r in RunFolder(path).records()
-    ]
+    def strip(path):
+        return [
+            {k: v for k, v in r.items() if k not in ("samples_per_s", "wall_time_s")} for r in RunFolder(path).records()
+        ]
     assert [r for r in strip(tmp_path / "parts") if r["step"] % 2 == 0] == [
         r for r in strip(tmp_path / "whole") if r["step"] % 2 == 0
     ]

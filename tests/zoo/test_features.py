@@ -147,7 +147,7 @@ def test_fingerprint_follows_the_weights(encoder):
     other = tiny_encoder()
     assert encoder_fingerprint(other) == encoder_fingerprint(encoder)
     with torch.no_grad():
-        next(other.parameters()).view(-1)[0] += 1e-6
+        next(other.parameters())[0, 0, 0, 0] += 1e-6
     assert encoder_fingerprint(other) != encoder_fingerprint(encoder)
 
 
@@ -386,20 +386,31 @@ class TestResume:
 
 
 WORKER = """
-import sys, logging
+import os, sys
 import torch
 torch.set_num_threads(1)
 from tests.zoo.test_features import Images, tiny_encoder
 from zoo.features import extract
 delay, out = float(sys.argv[1]), sys.argv[2]
 extract(tiny_encoder(), Images(delay=delay), batch_size=16, out=out)
+if "RANK" in os.environ:
+    # One rank fails: both must raise, and neither wait for the other.
+    encoder = tiny_encoder()
+    if os.environ["RANK"] == "1":
+        torch.nn.init.constant_(next(encoder.parameters()), float("nan"))
+    try:
+        extract(encoder, Images(), batch_size=16, out=out + ".failed.npy")
+    except ValueError as error:
+        print(type(error).__name__, error)
 """
 
 
 def start_worker(delay: float, out: Path, **env: str) -> subprocess.Popen:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **env}
     arguments = [sys.executable, "-c", WORKER, str(delay), str(out)]
-    return subprocess.Popen(arguments, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        arguments, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 def done_batches(out: Path) -> int:
@@ -431,11 +442,15 @@ def test_two_processes_give_the_table_of_one(encoder, tmp_path):
         port = str(probe.getsockname()[1])
     shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     workers = [start_worker(0, tmp_path / "f.npy", RANK=str(r), LOCAL_RANK=str(r), **shared) for r in range(2)]
+    said = []
     for worker in workers:
-        _, errors = worker.communicate(timeout=120)
+        output, errors = worker.communicate(timeout=120)
         assert worker.returncode == 0, errors
+        said.append(output)
     assert same(FeatureTable.load(tmp_path / "f.npy"), extract(encoder, Images(), batch_size=16))
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["f.json", "f.npy"]
+    assert said[0].startswith("DataError another rank failed") and "InputError ImageEncoder gave NaN" in said[1]
+    assert sorted(p.name for p in tmp_path.iterdir() if "failed" not in p.name) == ["f.json", "f.npy"]
+    assert not (tmp_path / "f.npy.failed.npy").exists()
 
 
 @pytest.mark.gpu

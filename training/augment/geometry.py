@@ -8,7 +8,8 @@ The matrices are banded (an output pixel sees few input pixels); `Taps` holds th
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -16,7 +17,8 @@ from torch import Tensor
 Interpolation = Literal["bicubic", "bilinear"]
 
 
-class Taps(NamedTuple):
+@dataclass(frozen=True)
+class Taps:
     """A banded matrix per image: output pixel s is `sum_k weight[n, s, k] * input[first[n, s] + k]`.
 
     Attributes:
@@ -26,6 +28,10 @@ class Taps(NamedTuple):
 
     first: Tensor
     weight: Tensor
+
+    def __getitem__(self, part: slice) -> Taps:
+        """The matrices of some of the images."""
+        return Taps(self.first[part], self.weight[part])
 
     def dense(self, source: int) -> Tensor:
         """The `(N, S, source)` matrix."""
@@ -155,37 +161,33 @@ def separable(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 BLOCK = 32
 
 
-def separable_banded(image: Tensor, rows: Taps, columns: Taps) -> Tensor:
+def separable_banded(image: Tensor, rows: Taps, columns: Taps, out: Tensor) -> Tensor:
     """`separable` for one large image on the CPU: multiplies only blocks of the band.
 
     Args:
         image: `(C, H, W)` float32.
         rows, columns: taps of this one image, `N = 1`.
-
-    Returns:
-        `(C, S, T)`.
+        out: `(C, S, T)` float32 for the result, which is returned; may be `image` itself.
     """
     channels, height, width = image.shape
-    flat = image.reshape(channels * height, width)
     matrix = columns.dense(width)[0]
     wide = image.new_empty(channels * height, len(matrix))
-    for out, low, high in _blocks(columns, width):
-        torch.mm(flat[:, low:high], matrix[out, low:high].T, out=wide[:, out])
+    for written, read in _blocks(columns, width):
+        torch.mm(image.reshape(-1, width)[:, read], matrix[written, read].T, out=wide[:, written])
     wide = wide.view(channels, height, -1)
-    matrix = rows.dense(height)
-    result = image.new_empty(channels, matrix.shape[1], wide.shape[2])
-    for out, low, high in _blocks(rows, height):
-        torch.bmm(matrix[:, out, low:high].expand(channels, -1, -1), wide[:, low:high], out=result[:, out])
-    return result
+    matrix = rows.dense(height).expand(channels, -1, -1)
+    for written, read in _blocks(rows, height):
+        torch.bmm(matrix[:, written, read], wide[:, read], out=out[:, written])
+    return out
 
 
-def _blocks(taps: Taps, source: int) -> list[tuple[slice, int, int]]:
-    """Output slice, first and last + 1 input pixel that it reads, for each block of one image's band."""
+def _blocks(taps: Taps, source: int) -> list[tuple[slice, slice]]:
+    """For each block of one image's band: the output pixels it writes, the input pixels it reads."""
     size, reach = taps.weight.shape[1:]
     first = taps.first[0].tolist()
     blocks = []
     for begin in range(0, size, BLOCK):
         end = min(begin + BLOCK, size)
-        ends = first[begin], first[end - 1]
-        blocks.append((slice(begin, end), max(min(ends), 0), min(max(ends) + reach, source)))
+        low, high = sorted((first[begin], first[end - 1]))
+        blocks.append((slice(begin, end), slice(max(low, 0), min(high + reach, source))))
     return blocks

@@ -26,6 +26,8 @@ class Context:
 #: name -> class, or "module:class" which is imported on first use.
 METHODS: dict[str, Any] = {
     "simclr": "training.methods.simclr:SimCLR",
+    "moco": "training.methods.moco:MoCo",
+    "clsa": "training.methods.clsa:CLSA",
 }
 
 

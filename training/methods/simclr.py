@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from training import distributed
 from training.augment.image import PRESETS, ImageAugmentConfig
 from training.heads import HeadName, projection_head
-from training.losses import contrastive_accuracy, nt_xent_logits
+from training.losses import at_least_float32, contrastive_accuracy, nt_xent_logits
 from training.methods import Context
 from training.methods.image_views import augmentation_for, resolve_augment
 from zoo.config import Strict
@@ -68,7 +68,7 @@ class SimCLR(nn.Module):
         Both views pass the encoder in one forward, so that they share batch-norm statistics.
         """
         h = self.encoder(torch.cat(views))
-        z_i, z_j = self.head(h).float().chunk(2)
+        z_i, z_j = at_least_float32(self.head(h)).chunk(2)
         everyone = distributed.gather(torch.stack([z_i, z_j], dim=1))
         offset = distributed.rank() * len(z_i)
         s, positives = nt_xent_logits(z_i, z_j, self.config.temperature, everyone[:, 0], everyone[:, 1], offset)

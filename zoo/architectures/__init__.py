@@ -15,6 +15,7 @@ from zoo.errors import ConfigError, nearest
 #: `__init__(arguments, input)`.
 FAMILIES: dict[str, str] = {
     "timm": "zoo.architectures.image:ImageEncoder",
+    "skeleton_gru": "zoo.architectures.skeleton_gru:SkeletonGRU",
 }
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from zoo.config import ImageInput, Strict
 from zoo.encoder import Encoder
-from zoo.errors import ConfigError, InputError, nearest
+from zoo.errors import ConfigError, InputError, ZooError, nearest
 
 #: Up to this side a ResNet gets the 3x3 stem: SimCLR (arXiv 2002.05709) B.9.
 SMALL_IMAGE = 64
@@ -26,6 +26,31 @@ class TimmArguments(Strict):
     model: str = Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9_.]+$")
     stem: Literal["imagenet", "cifar"] = "imagenet"
     model_args: dict[str, Any] = {}
+
+    @field_validator("model_args")
+    @classmethod
+    def _model_args(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for key, argument in value.items():
+            # timm.create_model would read a file or the network for these, or give something else than features.
+            if key.startswith(("pretrained", "feature")) or key in _NOT_OF_THE_NETWORK:
+                raise ValueError(f"{key!r} is no argument of the network itself")
+            _check_argument(argument)
+        return value
+
+
+_NOT_OF_THE_NETWORK = {"checkpoint_path", "cache_dir", "num_classes", "in_chans", "out_indices", "kwargs_filter"}
+_LARGEST_ARGUMENT = 1 << 14
+
+
+def _check_argument(value: Any, depth: int = 0) -> None:
+    """Refuse values that would only exhaust memory or time."""
+    if isinstance(value, list | tuple | dict):
+        if depth == 3 or len(value) > 64:
+            raise ValueError("lists are at most 64 long and 3 deep")
+        for item in value.values() if isinstance(value, dict) else value:
+            _check_argument(item, depth + 1)
+    elif isinstance(value, int | float) and not abs(value) <= _LARGEST_ARGUMENT:
+        raise ValueError(f"numbers lie within +-{_LARGEST_ARGUMENT}")
 
 
 def resolve_stem(stem: str, model: str, size: tuple[int, int]) -> str:
@@ -84,8 +109,13 @@ def _timm_backbone(arguments: TimmArguments, input: ImageInput) -> nn.Module:
         raise ConfigError(f"the 3x3 stem exists for resnet* only, not {arguments.model!r}; use stem 'imagenet'")
     try:
         model = timm.create_model(arguments.model, pretrained=False, num_classes=0, **arguments.model_args)
-    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
-        raise ConfigError(f"timm cannot build {arguments.model!r} with {arguments.model_args}: {error}") from None
+    except ZooError:
+        raise
+    except Exception as error:  # whatever a constructor does with arguments that do not suit it
+        reason = (str(error).splitlines() or [""])[0]
+        raise ConfigError(
+            f"timm cannot build {arguments.model!r} with {arguments.model_args}: {type(error).__name__}: {reason}"
+        ) from None
     if arguments.stem == "cifar":
         width = model.conv1.out_channels if isinstance(model.conv1, nn.Conv2d) else model.conv1[-1].out_channels
         model.conv1 = nn.Conv2d(3, width, kernel_size=3, stride=1, padding=1, bias=False)

@@ -1,0 +1,191 @@
+"""`python -m evaluation ENCODER DATASET`: probes beside floors, with intervals, as table, files and report."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import shlex
+import sys
+import warnings
+from pathlib import Path
+
+from evaluation import Evaluation, evaluate, limited
+from evaluation.protocol import PROTOCOLS
+from zoo.data import available_splits, open_dataset
+from zoo.data.base import Dataset
+from zoo.errors import DataError, UnknownNameError, ZooError
+from zoo.loading import load
+from zoo.results import Results
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(
+        prog="python -m evaluation",
+        description="Probe an encoder on a labelled dataset, beside an untrained encoder and raw input.",
+    )
+    made.add_argument("encoder", help="a catalogue name, hf-hub:org/name[@revision] or local-dir:PATH")
+    made.add_argument("dataset", help="an image folder, a torchvision name, digits, hf:org/name, a .parquet")
+    made.add_argument("--train-split", default="train")
+    made.add_argument("--test-split", help="default: test if there is one, else the validation split")
+    made.add_argument("--root", help="where torchvision datasets lie")
+    made.add_argument("--download", action="store_true", help="fetch the dataset if it is missing")
+    made.add_argument("--protocol", default="logreg,knn", help=f"comma-separated, of {', '.join(PROTOCOLS)}")
+    made.add_argument("--k", type=int, nargs="+", help="fix the grid of k instead of the protocol's")
+    made.add_argument("--no-floors", action="store_true", help="leave out the untrained encoder and the raw input")
+    made.add_argument("--limit", type=int, help="at most this many samples a split, stratified")
+    made.add_argument("--seed", type=int, default=0)
+    made.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16", "fp16"))
+    made.add_argument("--out", type=Path, help="folder for results.json, results.csv and report.html")
+    return made
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status: 0 done, 2 bad input."""
+    given = sys.argv[1:] if arguments is None else arguments
+    options = parser().parse_args(given)
+    try:
+        found = run(options, command=f"python -m evaluation {shlex.join(_without_out(given))}")
+    except ZooError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    from rich.console import Console
+
+    from evaluation.report import table
+
+    Console(width=None if sys.stdout.isatty() else 140).print(table(found.rows))
+    if options.out is not None:
+        print(f"wrote {write(found, options.encoder, options.out)}")
+    return 0
+
+
+def run(options: argparse.Namespace, command: str, quiet: bool = False) -> Evaluation:
+    """Evaluate as the parsed options say; progress goes to stderr."""
+    from evaluation.console import stages
+
+    if options.limit is not None and options.limit < 4:
+        raise DataError(f"--limit {options.limit} leaves nothing to measure; give at least 4")
+    encoder = load(options.encoder)
+    train, test = splits(options.dataset, options.train_split, options.test_split, options.root, options.download)
+    with stages(quiet) as progress:
+        report_duplicates(train, test, options.limit, options.seed)
+        return evaluate(
+            encoder,
+            train,
+            test,
+            protocols=[name.strip() for name in options.protocol.split(",") if name.strip()],
+            settings={"knn": {"k_grid": tuple(options.k)}} if options.k else None,
+            floors=not options.no_floors,
+            limit=options.limit,
+            seed=options.seed,
+            precision=options.precision,
+            command=command,
+            progress=progress,
+        )
+
+
+def splits(
+    address: str,
+    train_split: str = "train",
+    test_split: str | None = None,
+    root: str | None = None,
+    download: bool = False,
+) -> tuple[Dataset, Dataset]:
+    """The two labelled splits of a dataset that a probe needs.
+
+    Raises:
+        UnknownNameError: the dataset has no such splits; says which it has.
+    """
+    if test_split is None:
+        known = available_splits(address, root=root)
+        test_split = next((s for s in ("test", "val") if s in known), None)
+        if test_split is None:
+            raise UnknownNameError(
+                f"{address} has no test or val split (it has: {', '.join(known) or 'none'}); name one with --test-split"
+            )
+    return (
+        open_dataset(address, train_split, root=root, download=download),
+        open_dataset(address, test_split, root=root, download=download),
+    )
+
+
+def report_duplicates(train: Dataset, test: Dataset, limit: int | None, seed: int) -> None:
+    """Warn of test samples whose content is also in the training split."""
+    from zoo.data.splits import duplicates
+
+    part = limited(train, limit, seed), limited(test, limit, seed)
+    copies = {b for _, b in duplicates(*part)}
+    if copies:
+        warnings.warn(
+            f"{len(copies)} of {len(part[1])} test samples of {test.name} are exact copies of training samples",
+            stacklevel=2,
+        )
+
+
+def write(found: Evaluation, encoder: str, folder: Path) -> Path:
+    """results.json, results.csv and report.html in `folder`; returns the report's path."""
+    from evaluation.figures import confusion, embedding_map, nearest_neighbours, score_chart
+    from evaluation.report import write_report
+    from zoo.data.store import replacing
+
+    folder.mkdir(parents=True, exist_ok=True)
+    sha256 = weights_sha256(encoder)
+    results = Results(weights_sha256=sha256, rows=found.rows)
+    for name, text in (("results.json", results.to_json()), ("results.csv", as_csv(found))):
+        with replacing(folder / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    names = found.test_data.class_names
+    predicted = next(iter(found.predicted.values()))
+    figures = [
+        score_chart(found.rows),
+        nearest_neighbours(
+            found.train.features, found.train.labels, found.train_data,
+            found.test.features, found.test.labels, found.test_data, names,
+        ),
+        embedding_map(found.test.features, found.test.labels, names),
+        confusion(found.test.labels, predicted, names),
+    ]  # fmt: skip
+    title = f"{encoder} on {found.test_data.name}"
+    return write_report(
+        folder, found.rows, title=title, encoder_name=encoder, figures=[f for f in figures if f is not None]
+    )
+
+
+def weights_sha256(encoder: str) -> str | None:
+    """The hash in the checkpoint's config.json."""
+    config = load(encoder).config
+    return config.weights.sha256 if config is not None else None
+
+
+def as_csv(found: Evaluation) -> str:
+    """One line per result and metric."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(
+        ["protocol", "subject", "metric", "value", "low", "high", "train", "test", "seed", "chosen", "command"]
+    )
+    for row in found.rows:
+        for name, metric in row.metrics.items():
+            sides = [f"{side.name}/{side.split} ({side.samples})" for side in (row.train, row.test)]
+            chosen = " ".join(f"{key}={value}" for key, value in row.chosen.items())
+            values = [metric.value, metric.low, metric.high]
+            writer.writerow([row.protocol, row.subject, name, *values, *sides, row.seed, chosen, row.command])
+    return out.getvalue()
+
+
+def _without_out(arguments: list[str]) -> list[str]:
+    """The command without its output folder: the numbers do not depend on it."""
+    kept, skip = [], False
+    for argument in arguments:
+        if skip:
+            skip = False
+        elif argument == "--out":
+            skip = True
+        elif not argument.startswith("--out="):
+            kept.append(argument)
+    return kept
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,56 @@
+"""Measure a card's numbers again and compare."""
+
+from __future__ import annotations
+
+import shlex
+
+from evaluation.__main__ import parser, run
+from zoo import catalog
+from zoo.results import Result
+from zoo.verification import Check
+
+#: Another processor rounds differently; this much is allowed, as a fraction of 1.
+TOLERANCE = 0.005
+
+
+def repeat(name: str, data: str) -> list[Check]:
+    """Run every stored command of a checkpoint on `data` and compare each metric.
+
+    Args:
+        name: a published checkpoint. data: where its dataset lies on this machine.
+
+    Raises:
+        UnknownNameError, DataError: as the evaluation itself.
+    """
+    results = catalog.results(name)
+    rows = () if results is None else results.rows
+    checks: list[Check] = []
+    for command in dict.fromkeys(row.command for row in rows):
+        arguments = shlex.split(command)
+        if arguments[:3] != ["python", "-m", "evaluation"]:
+            checks.append(Check(False, f"cannot repeat {command!r}: it is no `python -m evaluation` command"))
+            continue
+        options = parser().parse_args(arguments[3:])
+        options.dataset = data
+        again = {(row.protocol, row.subject): row for row in run(options, command, quiet=True).rows}
+        checks += [_compare(row, again.get((row.protocol, row.subject))) for row in rows if row.command == command]
+    return checks
+
+
+def _compare(stored: Result, again: Result | None) -> Check:
+    what = f"{stored.protocol}, {stored.subject}"
+    if again is None:
+        return Check(False, f"{what}: not measured again")
+    for side in ("train", "test"):
+        before, now = getattr(stored, side), getattr(again, side)
+        if before.fingerprint != now.fingerprint:
+            return Check(
+                False,
+                f"{what}: other data ({side} {now.fingerprint[:12]}..., the card's is {before.fingerprint[:12]}...)",
+            )
+    worst = max(abs(again.metrics[key].value - metric.value) for key, metric in stored.metrics.items())
+    numbers = ", ".join(
+        f"{key} {100 * again.metrics[key].value:.2f} (card {100 * metric.value:.2f})"
+        for key, metric in stored.metrics.items()
+    )
+    return Check(worst <= TOLERANCE, f"{what}: {numbers}")

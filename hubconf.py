@@ -1,0 +1,42 @@
+"""The torch.hub door: one entry point per published checkpoint, made from the catalogue.
+
+    torch.hub.list(repo), torch.hub.help(repo, name), torch.hub.load(repo, name, pretrained=True, device=None)
+
+Everything `load` needs is imported here and from `zoo` alone: torch.hub takes this folder off
+`sys.path` once it returns. Every name that is no entry point starts with an underscore.
+"""
+
+from pathlib import Path as _Path
+
+dependencies = ["torch", "timm", "huggingface_hub", "safetensors", "pydantic", "PIL", "numpy"]
+
+import zoo as _zoo  # noqa: E402
+
+_here, _there = _Path(__file__).resolve().parent / "zoo", getattr(_zoo, "__file__", None)
+if _there is None or _Path(_there).resolve().parent != _here:
+    raise ImportError(
+        f"another package called 'zoo' is loaded already, from {_there or list(_zoo.__path__)}; the Encoder Zoo is in "
+        f"{_here}. Start a fresh Python process and call torch.hub.load before importing the other one"
+    )
+
+import zoo.architectures.image as _image  # noqa: E402, F401
+import zoo.catalog as _catalog  # noqa: E402
+import zoo.hub as _hub  # noqa: E402, F401
+import zoo.loading as _loading  # noqa: E402
+import zoo.transforms as _transforms  # noqa: E402, F401
+
+
+def _entry_point(name):
+    def entry(pretrained=True, device=None):
+        return _loading.load(name, pretrained=pretrained, device=device)
+
+    entry.__name__ = entry.__qualname__ = name
+    entry.__doc__ = (
+        _catalog.show(name)
+        + "\n\nArguments: pretrained (False: random weights), device (such as 'cuda'; default: the CPU).\n"
+        + "Returns an Encoder in eval mode: encoder(x) is (N, num_features); encoder.transform() preprocesses."
+    )
+    return entry
+
+
+globals().update({_name: _entry_point(_name) for _name in _catalog.list_models()})

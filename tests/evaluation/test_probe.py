@@ -1,0 +1,159 @@
+"""Probes: against direct references, on degenerate inputs, and blind to the test labels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+from evaluation.inputs import Features
+from evaluation.knn import KNNProbe, classify
+from evaluation.metrics import RESAMPLES, with_intervals
+from evaluation.probe import LogisticProbe
+from evaluation.protocol import KnnV1, LogRegV1, describe, protocol
+from zoo.errors import DataError, UnknownNameError
+
+
+def clusters(n: int, classes: int = 4, dims: int = 12, spread: float = 1.5, seed: int = 0) -> Features:
+    centres = np.random.default_rng(99).normal(size=(classes, dims))
+    generator = np.random.default_rng(seed)
+    labels = np.arange(n) % classes
+    x = centres[labels] + spread * generator.normal(size=(n, dims))
+    return Features((x * np.linspace(0.01, 30, dims) + 5).astype(np.float32), labels)
+
+
+TRAIN, TEST = clusters(400, seed=1), clusters(300, seed=2)
+
+
+def test_logistic_probe_equals_scikit_learn_on_the_chosen_c():
+    outcome = LogisticProbe().run(TRAIN, TEST)
+    scaler = StandardScaler().fit(TRAIN.features)
+    model = LogisticRegression(C=outcome.chosen["C"], max_iter=2000, tol=1e-6)
+    model.fit(scaler.transform(TRAIN.features), TRAIN.labels)
+    reference = model.predict(scaler.transform(TEST.features))
+    assert (reference == outcome.predicted).mean() > 0.99
+    assert outcome.chosen["converged"] is True
+
+
+def test_warm_starts_choose_what_cold_fits_choose():
+    probe = LogisticProbe(LogRegV1(tol=1e-6, max_iter=2000))
+    _, warm = probe._choose(TRAIN.features / 30, TRAIN.labels)
+    for c, score in warm.items():
+        _, cold = LogisticProbe(LogRegV1(c_grid=(c,), tol=1e-6, max_iter=2000))._choose(
+            TRAIN.features / 30, TRAIN.labels
+        )
+        assert abs(cold[c] - score) <= 1 / 40
+
+
+@pytest.mark.parametrize("probe", [LogisticProbe(), KNNProbe()])
+def test_the_choice_never_sees_test_labels_or_features(probe):
+    shuffled = Features(TEST.features[::-1].copy(), np.random.default_rng(0).permutation(TEST.labels))
+    assert probe.run(TRAIN, TEST).chosen == probe.run(TRAIN, shuffled).chosen
+
+
+def test_knn_equals_a_slow_loop():
+    found = classify(TRAIN, TEST.features, [1, 7], 0.1)
+    def unit(x):
+        return x / np.linalg.norm(x, axis=1, keepdims=True)
+    similarity = unit(TEST.features.astype(np.float64)) @ unit(TRAIN.features.astype(np.float64)).T
+    for k in (1, 7):
+        slow = []
+        for row in similarity:
+            votes = np.zeros(4)
+            for j in np.argsort(-row)[:k]:
+                votes[TRAIN.labels[j]] += np.exp(row[j] / 0.1)
+            slow.append(votes.argmax())
+        assert (found[k] == slow).mean() > 0.995  # float32 may order near-ties differently
+
+
+def test_knn_in_blocks_equals_one_block(monkeypatch):
+    whole = classify(TRAIN, TEST.features, [5], 0.1)[5]
+    monkeypatch.setattr("evaluation.knn.BLOCK", 4000)
+    assert (classify(TRAIN, TEST.features, [5], 0.1)[5] == whole).all()
+
+
+def test_small_temperatures_do_not_overflow():
+    assert (classify(TRAIN, TEST.features, [1], 1e-3)[1] == classify(TRAIN, TEST.features, [1], 1.0)[1]).all()
+
+
+def test_edge_of_the_grid_and_missing_convergence_are_reported():
+    edge = LogisticProbe(LogRegV1(c_grid=(1e-7, 1e-6))).run(TRAIN, TEST)
+    assert any("edge of the grid" in w for w in edge.warnings)
+    short = LogisticProbe(LogRegV1(max_iter=1)).run(TRAIN, TEST)
+    assert short.chosen["converged"] is False and any("before it converged" in w for w in short.warnings)
+
+
+@pytest.mark.parametrize("probe", [LogisticProbe(), KNNProbe()])
+@pytest.mark.parametrize(
+    ("train", "test", "message"),
+    [
+        (Features(TRAIN.features, np.zeros(400, int)), TEST, "one class only"),
+        (Features(np.where(TRAIN.features > 20, np.nan, TRAIN.features), TRAIN.labels), TEST, "NaN"),
+        (TRAIN, Features(TEST.features, TEST.labels + 1), "do not occur in the training split"),
+        (TRAIN, Features(TEST.features[:, :5], TEST.labels), "same encoder"),
+        (TRAIN, Features(TEST.features[:0], TEST.labels[:0]), "N > 0"),
+        (Features(TRAIN.features, None), TEST, "no labels"),
+    ],
+)
+def test_what_cannot_be_probed_is_refused(probe, train, test, message):
+    with pytest.raises(DataError, match=message):
+        probe.run(train, test)
+
+
+@pytest.mark.parametrize("probe", [LogisticProbe(), KNNProbe()])
+def test_constant_features_and_single_samples_work_with_a_warning(probe):
+    x = TRAIN.features.copy()
+    x[:, 3] = 7
+    outcome = probe.run(Features(x, TRAIN.labels), TEST)
+    assert any("1 of 12 features are constant" in w for w in outcome.warnings)
+    flat = probe.run(Features(np.ones_like(x), TRAIN.labels), Features(np.ones_like(TEST.features), TEST.labels))
+    assert any("collapsed" in w for w in flat.warnings)
+    four = np.array([0, 1, 2, 3])
+    tiny = probe.run(TRAIN.take(four), TEST)
+    assert any("4 classes have one training sample" in w for w in tiny.warnings)
+    assert tiny.predicted.shape == TEST.labels.shape
+
+
+def test_k_above_the_training_set_is_clipped_or_refused():
+    outcome = KNNProbe().run(TRAIN.take(np.arange(40)), TEST)
+    assert outcome.chosen["k"] <= 40 and any("left out" in w for w in outcome.warnings)
+    with pytest.raises(DataError, match="smaller k"):
+        KNNProbe(KnnV1(k_grid=(500,))).run(TRAIN, TEST)
+
+
+def test_shuffled_labels_give_chance():
+    shuffled = Features(TRAIN.features, np.random.default_rng(3).permutation(TRAIN.labels))
+    for probe in (LogisticProbe(), KNNProbe()):
+        assert abs((probe.run(shuffled, TEST).predicted == TEST.labels).mean() - 0.25) < 0.12
+
+
+def test_intervals_equal_a_direct_bootstrap_and_cover():
+    generator = np.random.default_rng(0)
+    true = generator.integers(0, 5, 600)
+    predicted = np.where(generator.random(600) < 0.7, true, generator.integers(0, 5, 600))
+    metrics = with_intervals(true, predicted)
+    direct = [(true == predicted)[generator.integers(0, 600, 600)].mean() for _ in range(RESAMPLES)]
+    low, high = np.percentile(direct, [2.5, 97.5])
+    assert abs(metrics["top1"].low - low) < 0.01 and abs(metrics["top1"].high - high) < 0.01
+    for metric in metrics.values():
+        assert metric.low < metric.value < metric.high
+    covered = 0
+    for trial in range(200):
+        right = np.random.default_rng(trial).random(400) < 0.8
+        metric = with_intervals(np.zeros(400, int), np.where(right, 0, 1), seed=trial)["top1"]
+        covered += metric.low <= 0.8 <= metric.high
+    assert 180 <= covered <= 199
+
+
+def test_mean_per_class_weighs_classes_alike():
+    true = np.array([0] * 90 + [1] * 10)
+    metrics = with_intervals(true, np.zeros(100, int))
+    assert metrics["top1"].value == 0.9 and metrics["mean_per_class"].value == 0.5
+
+
+def test_protocols_have_names_and_texts():
+    with pytest.raises(UnknownNameError, match="'logreg'"):
+        protocol("logrg")
+    for short in ("logreg", "knn"):
+        assert describe(protocol(short).name)

@@ -1,0 +1,305 @@
+"""MoCo beside Algorithm 1: InfoNCE, queue, momentum encoder, shuffled batch-norm groups, training state."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tests.training.distributed_cases import BATCH, TinyEncoder, group_norm, images, moco_views
+from tests.training.test_loop import same_state, tiny, trainer_for
+from training.loop import Stopped
+from training.losses import info_nce, memory_similarities
+from training.methods import Context
+from training.methods.moco import MoCo
+from training.momentum import KeyEncoder, Queue
+from training.split_norm import SplitBatchNorm, group_size, split_batch_norm
+from zoo.errors import ConfigError, InputError
+
+CONTEXT = Context(image_size=8, global_batch=BATCH, total_steps=10, samples=200)
+
+
+def moco(norm=nn.BatchNorm2d, **config) -> MoCo:
+    torch.manual_seed(0)
+    settings = {"queue_size": 32, "momentum": 0.9, "out_dim": 6, "bn_groups": 4, **config}
+    return MoCo(TinyEncoder(norm), MoCo.Config(**settings), CONTEXT)
+
+
+def views(seed: int = 1) -> dict[str, Tensor]:
+    return {k: v.float() for k, v in moco_views(torch.Generator().manual_seed(seed)).items()}
+
+
+# -- the loss --------------------------------------------------------------------------------------
+
+
+def slow_info_nce(q: Tensor, candidates: list[list[Tensor]], positive: list[int], temperature: float) -> Tensor:
+    """Eq. 1 of arXiv 1911.05722, one query at a time, in float64."""
+    total = torch.zeros((), dtype=torch.float64)
+    for query, keys, own in zip(q, candidates, positive, strict=True):
+        scores = [torch.cosine_similarity(query.double(), k.double(), dim=0) / temperature for k in keys]
+        total = total + torch.logsumexp(torch.stack(scores), 0) - scores[own]
+    return total / len(q)
+
+
+@pytest.mark.parametrize("offset", [None, 0, 3])
+@pytest.mark.parametrize("temperature", [0.07, 0.5])
+def test_info_nce_equals_slow_loop(offset, temperature):
+    g = torch.Generator().manual_seed(0)
+    q = torch.randn(4, 5, generator=g).requires_grad_()
+    keys = torch.randn(4 if offset is None else 8, 5, generator=g)
+    queue = F.normalize(torch.randn(7, 5, generator=g), dim=1)
+    if offset is None:
+        candidates, positive = [[k, *queue] for k in keys], [0] * 4
+    else:
+        candidates, positive = [[*keys, *queue]] * 4, [offset + i for i in range(4)]
+    expected = slow_info_nce(q, candidates, positive, temperature)
+    ours = info_nce(*memory_similarities(q, keys, queue, offset), temperature)
+    torch.testing.assert_close(ours.double(), expected, rtol=1e-5, atol=1e-6)
+    (slow,) = torch.autograd.grad(expected, q)
+    torch.testing.assert_close(torch.autograd.grad(ours, q)[0], slow, rtol=1e-3, atol=1e-6)
+
+
+def test_similarities_are_float32_under_autocast_and_check_shapes():
+    q, k, queue = torch.randn(4, 8), torch.randn(4, 8), F.normalize(torch.randn(6, 8), dim=1)
+    plain, _ = memory_similarities(q, k, queue)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(memory_similarities(q, k, queue)[0], plain)
+    with pytest.raises(InputError, match=r"\(4, 8\), \(4, 7\)"):
+        memory_similarities(q, k[:, :7], queue)
+    for keys, offset in ((k[:3], None), (k, 1), (k, -1)):
+        with pytest.raises(InputError, match="do not fit"):
+            memory_similarities(q, keys, queue, offset)
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("negatives", ["queue", "batch_and_queue"])
+def test_loss_is_algorithm_1(symmetric, negatives):
+    """With group norm, where it does not matter who shares a batch."""
+    method = moco(group_norm, symmetric=symmetric, negatives=negatives)
+    x = views()
+
+    def f(side, name):
+        return F.normalize(side.head(side.encoder(x[name])), dim=1)
+
+    expected = 0.0
+    for a, b in [("x_q", "x_k"), ("x_k", "x_q")][: 2 if symmetric else 1]:
+        q, k = f(method, a), f(method.key_encoder, b)
+        if negatives == "queue":
+            own = (q * k).sum(1, keepdim=True)
+            logits, labels = torch.cat([own, q @ method.queue.keys.T], 1) / 0.2, torch.zeros(BATCH, dtype=torch.long)
+        else:
+            logits, labels = q @ torch.cat([k, method.queue.keys]).T / 0.2, torch.arange(BATCH)
+        expected = expected + F.cross_entropy(logits, labels)
+    out = method.loss(x)
+    torch.testing.assert_close(out["loss"], expected)
+    assert 0 <= float(out["accuracy"]) <= 1
+    out["loss"].backward()
+    assert all(p.grad is None for p in method.key_encoder.parameters())
+    assert all(p.grad is not None for p in [*method.encoder.parameters(), *method.head.parameters()])
+
+
+# -- queue and momentum encoder --------------------------------------------------------------------
+
+
+def test_queue_forgets_the_oldest():
+    queue = Queue(6, 2, per_step=2)
+    assert torch.allclose(queue.keys.norm(dim=1), torch.ones(6))
+    for step in range(4):
+        queue.enqueue(torch.full((2, 2), float(step)))
+    assert queue.keys[:, 0].tolist() == [3, 3, 1, 1, 2, 2] and int(queue.position) == 2
+
+
+@pytest.mark.parametrize(
+    ("size", "symmetric", "fix"), [(36, False, "32 or 40"), (24, True, "16 or 32"), (4, False, "8")]
+)
+def test_queue_must_hold_whole_steps(size, symmetric, fix):
+    with pytest.raises(ConfigError, match=f"queue_size={size} must be a multiple of .* use {fix}"):
+        moco(queue_size=size, symmetric=symmetric)
+
+
+def test_a_queue_larger_than_the_data_is_warned_of():
+    with pytest.warns(UserWarning, match=r"queue_size=256 exceeds the 200"):
+        moco(queue_size=256)
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_keys_enter_the_queue_after_the_step(symmetric):
+    method = moco(group_norm, symmetric=symmetric)
+    before, x = method.queue.keys.clone(), views()
+    method.loss(x)
+    assert torch.equal(method.queue.keys, before)
+    expected = [F.normalize(method.key_encoder.head(method.key_encoder.encoder(x[n])), dim=1) for n in ("x_k", "x_q")]
+    method.after_step(0)
+    for i in range(2 if symmetric else 1):
+        torch.testing.assert_close(method.queue.keys[i * BATCH : (i + 1) * BATCH], expected[i])
+    count = 2 * BATCH if symmetric else BATCH
+    assert torch.equal(method.queue.keys[count:], before[count:]) and int(method.queue.position) == count
+    method.after_step(1)
+    assert int(method.queue.position) == count
+
+
+def test_momentum_encoder_follows_parameters_only():
+    method = moco()
+    old = [p.clone() for p in method.key_encoder.encoder.parameters()]
+    with torch.no_grad():
+        for p in method.encoder.parameters():
+            p.add_(1.0)
+    method.loss(views())
+    buffers = {n: b.clone() for n, b in method.key_encoder.named_buffers()}
+    method.after_step(0)
+    for k, o, q in zip(method.key_encoder.encoder.parameters(), old, method.encoder.parameters(), strict=True):
+        torch.testing.assert_close(k, 0.9 * o + 0.1 * q)
+    for name, buffer in method.key_encoder.named_buffers():
+        assert torch.equal(buffer, buffers[name])
+    own, other = method.encoder.layers[1].running_mean, method.key_encoder.encoder.layers[1].running_mean
+    assert not torch.equal(own, other) and other.abs().max() > 0
+
+
+def test_momentum_rises_by_a_cosine():
+    method = moco(momentum=0.9, final_momentum=1.0)
+    assert [method.momentum(s) for s in (0, 5, 10)] == pytest.approx([0.9, 0.95, 1.0])
+    assert moco().momentum(7) == 0.9
+
+
+# -- batch norm in groups --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [lambda: nn.BatchNorm2d(3), lambda: nn.BatchNorm2d(3, momentum=None, affine=False)])
+def test_split_batch_norm_equals_one_batch_norm_per_group(make):
+    torch.manual_seed(0)
+    reference, source = make(), make()
+    for norm in (reference, source):
+        for p in norm.parameters():
+            nn.init.constant_(p, 0.7)
+    split = SplitBatchNorm(source, 2)
+    assert list(split.state_dict()) == list(reference.state_dict())
+    x = torch.randn(6, 3, 4, 5)
+    means = []
+    for part, ours in zip(x.split(2), split(x).split(2), strict=True):
+        fresh = make()
+        fresh.load_state_dict(reference.state_dict())
+        torch.testing.assert_close(ours, fresh(part))
+        means.append(fresh.running_mean)
+    torch.testing.assert_close(split.running_mean, torch.stack(means).mean(0))
+    reference.load_state_dict(split.state_dict())
+    torch.testing.assert_close(split.eval()(x), reference.eval()(x))
+    with pytest.raises(ConfigError, match=r"5 samples.*groups of 2"):
+        split.train()(x[:5])
+
+
+def test_split_batch_norm_takes_timms_activation_and_norms_without_statistics():
+    from timm.layers import BatchNormAct2d
+
+    torch.manual_seed(0)
+    plain = nn.BatchNorm2d(3, track_running_stats=False)
+    module = split_batch_norm(nn.Sequential(nn.Conv2d(3, 3, 1), BatchNormAct2d(3), nn.Sequential(plain)), 2)
+    assert [type(m).__name__ for m in module.modules()].count("SplitBatchNorm") == 2
+    assert (module[1](torch.randn(4, 3, 2, 2)) >= 0).all()
+    x = torch.randn(4, 3, 2, 2)
+    torch.testing.assert_close(module[2].eval()(x), torch.cat([plain(p) for p in x.split(2)]))
+
+
+def test_keys_are_normalised_in_shuffled_groups_and_come_back_in_order():
+    method = moco()
+    x = views()
+    order = x["shuffle"][:, 0].argsort()
+    assert not torch.equal(order, torch.arange(BATCH))
+    reference = KeyEncoder(TinyEncoder(nn.BatchNorm2d), nn.Identity())
+    reference.encoder.load_state_dict(method.key_encoder.encoder.state_dict())
+    expected = torch.empty(BATCH, 6)
+    for group in order.split(2):
+        expected[group] = F.normalize(method.key_encoder.head(reference.encoder(x["x_k"][group])), dim=1)
+    (keys,) = method.keys([x["x_k"]], x["shuffle"][:, :1])
+    torch.testing.assert_close(keys, expected)
+
+
+def test_query_and_key_of_an_image_share_no_statistics():
+    """The leak itself: with shared statistics a change to one image's batch mates moves its query and its key."""
+    g = torch.Generator().manual_seed(0)
+    x, other = (t.float() for t in images(2, g))
+    # Image 0 shares its query's group with image 1, and its key's with image 7.
+    shuffle = torch.tensor([0.0, 4, 2, 5, 3, 6, 7, 1])[:, None] / 10
+    method = moco()
+
+    def moved(name: str, mate: int) -> bool:
+        changed = x.clone()
+        changed[mate] = other[mate]
+        if name == "query":
+            before, after = method.queries([x])[0][0], method.queries([changed])[0][0]
+        else:
+            before, after = method.keys([x], shuffle)[0][0], method.keys([changed], shuffle)[0][0]
+        return not torch.allclose(before, after)
+
+    assert [moved("query", m) for m in range(1, 8)] == [True] + [False] * 6
+    assert [moved("key", m) for m in range(1, 8)] == [False] * 6 + [True]
+
+
+@pytest.mark.parametrize(
+    ("groups", "said"), [(3, r"must divide batch_size=8 .* \[1, 2, 4\]"), (8, "at least 2 samples")]
+)
+def test_groups_must_fit_the_batch(groups, said):
+    with pytest.raises(ConfigError, match=said):
+        group_size(groups, 8)
+
+
+def test_the_encoder_is_saved_as_if_nothing_were_split():
+    plain = TinyEncoder(nn.BatchNorm2d)
+    plain.load_state_dict(moco().encoder.state_dict())
+    method = moco()
+    x = views()["x_q"]
+    torch.testing.assert_close(method.encoder.eval()(x), plain.eval()(x))
+
+
+# -- training --------------------------------------------------------------------------------------
+
+SHAPES = {"dataset": "synthetic:shapes?n=120", "split": "train", "held_out": 0.2}
+TINY = {
+    "data": SHAPES,
+    "method": {"name": "moco", "temperature": 0.1, "queue_size": 64, "momentum": 0.9, "bn_groups": 4, "out_dim": 16},
+}
+SYMMETRIC = {"data": SHAPES, "method": {**TINY["method"], "symmetric": True, "final_momentum": 1.0}, "accumulate": 2}
+
+
+@pytest.mark.parametrize("changes", [TINY, SYMMETRIC])
+def test_resume_continues_bit_for_bit(tmp_path, changes):
+    """Queue, momentum encoder and batch-norm buffers are part of the state."""
+    recipe = tiny(**changes, monitor=None)
+    whole = trainer_for(tmp_path / "whole", recipe)
+    whole.run()
+    keys = whole.state()["method"].keys()
+    assert {"queue.keys", "queue.position", "key_encoder.head.0.weight"} <= keys
+    assert any(k.startswith("key_encoder.encoder.") and k.endswith("running_var") for k in keys)
+    first = trainer_for(tmp_path / "parts", recipe)
+
+    def interrupt(step):
+        if step == 7:
+            first._stop = "test"
+
+    with pytest.raises(Stopped):
+        first.run(on_step=interrupt)
+    second = trainer_for(tmp_path / "parts", recipe)
+    assert second.resume() and second.step == 7
+    second.run()
+    same_state(whole.state(), second.state())
+
+
+def test_training_learns(tmp_path):
+    """On drawn shapes: the loss falls below chance and held-out kNN rises above it."""
+    recipe = tiny(
+        method={**TINY["method"], "symmetric": True, "queue_size": 256, "augment": "moco_cifar"},
+        data={"dataset": "synthetic:shapes?n=480", "split": "train", "held_out": 0.25},
+        optim={"name": "sgd", "lr": 0.1, "lr_scaling": "none"},
+        epochs=8,
+        batch_size=32,
+        monitor={"every_epochs": 8, "train_samples": 360, "held_out_samples": 120, "k": 5},
+    )
+    trainer = trainer_for(tmp_path / "run", recipe)
+    trainer.run()
+    records = trainer.folder.records()
+    losses = [r["loss"] for r in records if "loss" in r]
+    assert losses[-1] < 2 * math.log(257) - 0.5
+    classes = len(trainer.data.dataset.class_names)
+    assert records[-1]["held_out_knn"] > 1.5 / classes

@@ -1,0 +1,57 @@
+"""MoCo v2: Improved Baselines with Momentum Contrastive Learning.
+
+Chen, Fan, Girshick, He, 2020, arXiv 2003.04297; names follow Algorithm 1 of MoCo, arXiv 1911.05722.
+MoCo v2+, as peers train it, is `symmetric: true` with `final_momentum`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from training.losses import contrastive_accuracy, info_nce
+from training.methods import Context
+from training.methods.image_views import augmentation_for
+from training.momentum import MomentumConfig, MomentumContrast
+from zoo.encoder import Encoder
+
+
+class MoCo(MomentumContrast):
+    """A view's query finds the momentum encoder's key of the other view among a queue of earlier keys."""
+
+    title = "MoCo v2"
+    paper = "Improved Baselines with Momentum Contrastive Learning (Chen et al., 2020)"
+    url = "https://arxiv.org/abs/2003.04297"
+
+    class Config(MomentumConfig):
+        """`symmetric`: each view is once query and once key; the loss is the sum of the two, and both keys
+        enter the queue."""
+
+        symmetric: bool = False
+
+    def __init__(self, encoder: Encoder, config: Config, context: Context) -> None:
+        super().__init__(encoder, config, context, keys_per_image=2 if config.symmetric else 1)
+        self.augment = augmentation_for(encoder, config.augment, context.image_size)
+
+    def views(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+        """x_q, x_k, two augmentations of uint8 `batch["images"]` `(N, 3, H, W)`: float32 `(N, 3, S, S)`; and
+        `shuffle` `(N, 2)` for `KeyEncoder`."""
+        images = batch["images"]
+        x_q, x_k = (self.augment(images, generator, size=self.view_size) for _ in range(2))
+        shuffle = torch.rand(len(images), 2, generator=generator, device=images.device)
+        return {"x_q": x_q, "x_k": x_k, "shuffle": shuffle}
+
+    def loss(self, views: dict[str, Tensor]) -> dict[str, Tensor]:
+        """`{"loss", "accuracy"}` of this rank's queries."""
+        x_q, x_k, shuffle = views["x_q"], views["x_k"], views["shuffle"]
+        if self.config.symmetric:
+            k = self.keys([x_k, x_q], shuffle)
+            q = self.queries([x_q, x_k])
+        else:
+            k = self.keys([x_k], shuffle[:, :1])
+            q = self.queries([x_q])
+        pairs = [self.similarities(*pair) for pair in zip(q, k, strict=True)]
+        loss = sum(info_nce(*pair, self.config.temperature) for pair in pairs)
+        return {"loss": loss, "accuracy": torch.stack([contrastive_accuracy(*pair) for pair in pairs]).mean()}
+
+    forward = loss

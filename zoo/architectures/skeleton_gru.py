@@ -1,0 +1,144 @@
+"""Skeleton encoder: a bidirectional GRU over frames, as MS2L's released code uses it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field, field_validator
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from zoo.config import SkeletonInput, Strict
+from zoo.encoder import Encoder
+from zoo.errors import ConfigError, InputError
+from zoo.skeletons import layout
+
+Stream = Literal["joint", "bone", "motion"]
+
+
+class SkeletonGRUArguments(Strict):
+    """Arguments of the `skeleton_gru` family.
+
+    `hidden`: units per direction; `layers`. `streams`: what the GRU sees of each frame, side by side: joints, bones
+    (joint minus parent), motion (next frame minus this one, 0 in the last). `padding`: `"skip"` runs each sequence
+    over its own frames only; `"feed"` pads all to `input.frames` and runs over the padding, as the released code
+    does. `pool`: `"mean"` over true frames, or `"ms2l"`, their sum over n + 0.01.
+    """
+
+    hidden: int = Field(default=300, ge=1, le=8192)
+    layers: int = Field(default=2, ge=1, le=8)
+    streams: tuple[Stream, ...] = ("joint",)
+    padding: Literal["skip", "feed"] = "skip"
+    pool: Literal["mean", "ms2l"] = "mean"
+
+    @field_validator("streams")
+    @classmethod
+    def _streams(cls, value: tuple[Stream, ...]) -> tuple[Stream, ...]:
+        if not value or len(set(value)) != len(value):
+            raise ValueError(
+                f"streams must name each of joint, bone, motion at most once, and at least one, got {value}"
+            )
+        return value
+
+
+class SkeletonGRU(Encoder):
+    """`(N, T, V, 3)` and `lengths` -> `(N, 2 * hidden)`.
+
+    The default, 2 layers of 300 units per direction, is the structure of MS2L's released code (Lin et al., ACM MM
+    2020); hidden 30 with one layer is the structure that the paper prints.
+    """
+
+    Arguments = SkeletonGRUArguments
+
+    def __init__(self, arguments: SkeletonGRUArguments, input: SkeletonInput) -> None:
+        super().__init__()
+        if not isinstance(input, SkeletonInput):
+            raise ConfigError(f"skeleton_gru takes skeletons; set input.modality to 'skeleton', not {input.modality!r}")
+        if arguments.padding == "feed" and input.frames is None:
+            raise ConfigError("padding 'feed' needs input.frames, the length that all sequences are padded to")
+        self.input, self.arguments = input, arguments
+        self.num_features = 2 * arguments.hidden
+        points = input.bodies * input.joints
+        width = points * input.channels * len(arguments.streams)
+        self.gru = nn.GRU(width, arguments.hidden, arguments.layers, batch_first=True, bidirectional=True)
+        initialise_gru(self.gru)
+        parents = layout(input.layout).parents
+        every = [body * input.joints + parent for body in range(input.bodies) for parent in parents]
+        self.register_buffer("parents", torch.tensor(every), persistent=False)
+
+    def _features(self, x: Tensor, lengths: Tensor | None) -> Tensor:
+        """`(N, T, 2 * hidden)`, zeros beyond the true frames."""
+        frames = x.shape[1]
+        lengths = torch.full((len(x),), frames, device=x.device) if lengths is None else lengths.to(x.device)
+        valid = frame_mask(lengths, frames)
+        rows = self.streams(x, valid).flatten(2)
+        if self.arguments.padding == "feed":
+            rows = nn.functional.pad(rows, (0, 0, 0, self.input.frames - frames))
+            out = self.gru(rows)[0][:, :frames]
+        else:
+            packed = pack_padded_sequence(rows, lengths.cpu(), batch_first=True, enforce_sorted=False)
+            out = pad_packed_sequence(self.gru(packed)[0], batch_first=True, total_length=frames)[0]
+        return out * valid[..., None]
+
+    def streams(self, x: Tensor, valid: Tensor) -> Tensor:
+        """`(N, T, V, C)` -> `(N, T, V, C * streams)`; padding frames are zero in every stream."""
+        made = {"joint": lambda: x, "bone": lambda: x - x[:, :, self.parents], "motion": lambda: motion(x, valid)}
+        parts = [made[name]() for name in self.arguments.streams]
+        return torch.cat(parts, dim=-1) * valid[..., None, None]
+
+    def pool(self, features: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Mean of the true frames' features."""
+        count = features.shape[1] if lengths is None else lengths.to(features.device, features.dtype)[:, None]
+        return features.sum(dim=1) / (count + (0.01 if self.arguments.pool == "ms2l" else 0))
+
+    def check_input(self, x: Tensor, lengths: Tensor | None) -> None:
+        points = self.input.bodies * self.input.joints
+        wanted, came = f"(N, T, {points}, {self.input.channels})", tuple(x.shape)
+        if x.ndim == 3:
+            raise InputError(f"{self.name} takes a batch {wanted}, got {came}; add a batch axis with x[None]")
+        if x.ndim != 4 or came[2:] != (points, self.input.channels):
+            raise InputError(f"{self.name} takes skeletons {wanted} ({self.input.layout}), got {came}")
+        if 0 in came[:2]:
+            raise InputError(f"{self.name} got an empty batch {came}")
+        if self.arguments.padding == "feed" and came[1] > self.input.frames:
+            raise InputError(
+                f"{self.name} takes at most {self.input.frames} frames, got {came[1]}; use encoder.transform()"
+            )
+        if lengths is not None and not torch.compiler.is_compiling():
+            self._check_lengths(lengths, came)
+
+    def _check_lengths(self, lengths: Tensor, came: tuple[int, ...]) -> None:
+        if lengths.shape != (came[0],) or lengths.is_floating_point():
+            raise InputError(
+                f"{self.name} takes lengths of shape ({came[0]},) and an integer dtype, "
+                f"got {tuple(lengths.shape)} {lengths.dtype}"
+            )
+        if lengths.device.type == "cpu" and not (int(lengths.min()) >= 1 and int(lengths.max()) <= came[1]):
+            raise InputError(
+                f"{self.name}: lengths must lie in 1..{came[1]}, the frames of the batch, "
+                f"got {int(lengths.min())}..{int(lengths.max())}"
+            )
+
+
+def initialise_gru(gru: nn.GRU) -> None:
+    """MS2L's initialisation: Xavier-uniform input weights, orthogonal recurrent weights, zero biases."""
+    for name, parameter in gru.named_parameters():
+        if name.startswith("weight_ih"):
+            nn.init.xavier_uniform_(parameter)
+        elif name.startswith("weight_hh"):
+            nn.init.orthogonal_(parameter)
+        else:
+            nn.init.zeros_(parameter)
+
+
+def frame_mask(lengths: Tensor, frames: int) -> Tensor:
+    """`(N,)` lengths -> `(N, frames)` bool, True for true frames."""
+    return torch.arange(frames, device=lengths.device) < lengths[:, None]
+
+
+def motion(x: Tensor, valid: Tensor) -> Tensor:
+    """Next frame minus this one, `(N, T, V, C)`; 0 in each sequence's last true frame and beyond."""
+    step = nn.functional.pad(x[:, 1:] - x[:, :-1], (0, 0, 0, 0, 0, 1))
+    followed = nn.functional.pad(valid[:, 1:], (0, 1))
+    return step * followed[..., None, None]

@@ -1,0 +1,194 @@
+"""Model cards and short descriptions, made from config.json and results.json: no number is typed by hand."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from zoo.config import CheckpointConfig
+from zoo.results import Metric, Results
+
+TEMPLATE = Path(__file__).resolve().parent / "templates" / "card.md"
+
+_SUBJECTS = ("encoder", "untrained", "raw")
+_PIPELINES = {"image": "image-feature-extraction", "skeleton": "feature-extraction"}
+_TASKS = {"image": "image-classification", "skeleton": "other"}
+
+
+def render_card(config: CheckpointConfig, results: Results | None = None) -> str:
+    """The model card as Markdown with Hugging Face front matter, including its model-index.
+
+    The same config and results give the same text. Raises ImportError without jinja2 or huggingface_hub.
+    """
+    import yaml
+    from huggingface_hub import ModelCard
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
+    environment.filters.update(cell=_cell, interval=_interval, number=_number, duration=_duration, pairs=_pairs)
+    body = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        config=config,
+        training=config.training,
+        rows=results.rows if results else (),
+        comparisons=comparisons(results),
+        recipe=yaml.safe_dump(config.training.recipe, sort_keys=False, allow_unicode=True).strip(),
+        title=config.method.title,
+        warnings=sorted({w for row in (results.rows if results else ()) for w in row.warnings}),
+        metric_name=_metric_name,
+    )
+    return str(ModelCard(f"---\n{_front_matter(config, results)}\n---\n\n{body.strip()}\n")).rstrip() + "\n"
+
+
+def comparisons(results: Results | None) -> list[dict[str, Any]]:
+    """Rows for a table: one per data, protocol, seed and metric, with the encoder beside its floors.
+
+    Each is a dict of `train`, `test`, `classes`, `protocol`, `seed`, `metric` and, per subject, a
+    `Metric` or None.
+    """
+    table: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for row in results.rows if results else ():
+        for metric, value in row.metrics.items():
+            key = (row.test, row.train, row.protocol, row.seed, metric)
+            line = table.setdefault(
+                key,
+                {"train": row.train, "test": row.test, "classes": row.classes, "protocol": row.protocol}
+                | {"seed": row.seed, "metric": metric}
+                | dict.fromkeys(_SUBJECTS),
+            )
+            line[row.subject] = value
+    return list(table.values())
+
+
+def essentials(config: CheckpointConfig, results: Results | None = None) -> str:
+    """A plain-text summary, as `zoo show` and `torch.hub.help` print it."""
+    training, data, weights = config.training, config.training.dataset, config.weights
+    lines = [
+        f"{config.method.title} encoder: {_architecture(config)}, trained on {data.name} without labels.",
+        "",
+        f"method      {config.method.paper}" + (f" {config.method.url}" if config.method.url else ""),
+        f"data        {data.name}/{data.split}, {data.samples:,} samples (licence: {data.licence})",
+        f"training    {training.epochs:g} epochs, {training.samples_seen:,} samples seen, seed {training.seed}, "
+        f"{training.hardware}, {_duration(training.wall_time_s)}",
+        f"input       {_input(config)}",
+        f"features    {config.num_features} per sample",
+        f"parameters  {weights.parameters:,}, stored as {weights.dtype} in {weights.bytes / 1e6:.1f} MB",
+        f"licence     {config.licence} (weights)",
+    ]
+    return "\n".join([*lines, "", *_measured(results)])
+
+
+def check_cards(cards_dir: str | Path | None = None) -> list[str]:
+    """What is wrong with the model cards: one sentence per card that is missing, stale or without a checkpoint.
+
+    Args:
+        cards_dir: folder of the cards; None for `model_cards/` of a checkout.
+    """
+    from zoo import catalog
+
+    folder = Path(cards_dir) if cards_dir is not None else catalog.EMBEDDED.parent.parent / "model_cards"
+    names, problems = catalog.list_models(), []
+    for name in names:
+        path = folder / f"{name}.md"
+        if not path.is_file():
+            problems.append(f"{path} is missing; `zoo publish` writes it")
+        elif path.read_text(encoding="utf-8") != render_card(catalog.config(name), catalog.results(name)):
+            problems.append(f"{path} differs from what config.json and results.json say; publish {name} again")
+    orphans = sorted({path.stem for path in folder.glob("*.md")} - set(names))
+    return problems + [f"{folder / orphan}.md describes no published checkpoint; remove it" for orphan in orphans]
+
+
+def _front_matter(config: CheckpointConfig, results: Results | None) -> str:
+    from huggingface_hub import ModelCardData
+
+    known = re.fullmatch(r"[A-Za-z0-9.-]+", config.licence)
+    data = ModelCardData(
+        license=config.licence.lower() if known else "other",
+        license_name=None if known else config.licence,
+        library_name="encoder-zoo",
+        pipeline_tag=_PIPELINES[config.modality],
+        tags=["self-supervised", config.method.name, config.modality],
+        model_name=config.name,
+        eval_results=_eval_results(config, results) or None,
+    )
+    return data.to_yaml()
+
+
+def _eval_results(config: CheckpointConfig, results: Results | None) -> list[Any]:
+    from huggingface_hub import EvalResult
+
+    return [
+        EvalResult(
+            task_type=_TASKS[config.modality],
+            dataset_type=row.test.name.lower(),
+            dataset_name=row.test.name,
+            dataset_split=row.test.split,
+            dataset_revision=row.test.fingerprint,
+            metric_type="accuracy" if metric == "top1" else metric,
+            metric_name=f"{_metric_name(metric)}, {row.protocol}, seed {row.seed}",
+            metric_value=value.value,
+        )
+        for row in (results.rows if results else ())
+        if row.subject == "encoder"
+        for metric, value in row.metrics.items()
+    ]
+
+
+def _architecture(config: CheckpointConfig) -> str:
+    arguments = config.architecture.arguments
+    extra = ", ".join(
+        f"{key} {value}" for key, value in arguments.items() if key != "model" and value not in ({}, None)
+    )
+    return str(arguments.get("model", config.architecture.family)) + (f" ({extra})" if extra else "")
+
+
+def _input(config: CheckpointConfig) -> str:
+    if config.input.modality == "image":
+        height, width = config.input.size
+        return f"RGB images, {height} x {width} px; encoder.transform() makes them"
+    return f"skeletons of {config.input.joints} joints x {config.input.channels} ({config.input.layout})"
+
+
+def _measured(results: Results | None) -> list[str]:
+    lines = ["measured (95 % intervals; floors: the same network untrained, and raw input)"]
+    table = comparisons(results)
+    if not table:
+        return ["not measured yet"]
+    for line in table:
+        if line["encoder"] is None:
+            continue
+        floors = [f"{subject} {_interval(line[subject])}" for subject in _SUBJECTS[1:] if line[subject] is not None]
+        lines.append(
+            f"  {line['test'].name}/{line['test'].split}, {line['protocol']}, {_metric_name(line['metric'])}: "
+            f"{_interval(line['encoder'])}; floors: {', '.join(floors) or 'none measured'}"
+        )
+    return lines
+
+
+def _metric_name(metric: str) -> str:
+    return {"top1": "top-1 accuracy", "mean_per_class": "mean per-class accuracy"}.get(metric, metric.replace("_", " "))
+
+
+def _interval(metric: Metric | None) -> str:
+    if metric is None:
+        return "–"
+    return f"{100 * metric.value:.1f} % [{100 * metric.low:.1f}, {100 * metric.high:.1f}]"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}"
+
+
+def _cell(value: Any) -> str:
+    """Text that cannot break out of a table cell."""
+    return str(value).replace("|", "\\|").replace("\n", " ")
+
+
+def _pairs(row: dict[str, Any]) -> str:
+    return ", ".join(f"{key} = {value}" for key, value in row.items()) or "none"

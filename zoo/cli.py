@@ -1,0 +1,198 @@
+"""The `zoo` command."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from zoo.errors import ZooError
+
+app = typer.Typer(
+    name="zoo",
+    help="Self-supervised encoders that load in one line: look, extract, publish, verify.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+EncoderArgument = Annotated[str, typer.Argument(help="a catalogue name, hf-hub:org/name[@revision] or local-dir:PATH")]
+DataArgument = Annotated[
+    str, typer.Argument(help="an image folder, a torchvision name, digits, hf:org/name, a .parquet")
+]
+SplitOption = Annotated[str | None, typer.Option(help="split of the data, such as train or test")]
+RootOption = Annotated[str | None, typer.Option(help="where torchvision datasets lie")]
+DownloadOption = Annotated[bool, typer.Option("--download", help="fetch the dataset if it is missing")]
+
+
+@app.command("list")
+def list_command(
+    pattern: Annotated[str, typer.Argument(help="shell-style, such as 'simclr*'")] = "*",
+    modality: Annotated[str | None, typer.Option(help="image or skeleton")] = None,
+) -> None:
+    """The published checkpoints, one a line, with what they are."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from zoo.catalog import config, list_models
+
+    names = list_models(pattern, modality=modality)
+    if not names:
+        raise ZooError(f"no checkpoint matches {pattern!r}; `zoo list` shows all")
+    table = Table(box=None, pad_edge=False)
+    for heading in ("name", "method", "trained on", "epochs", "features", "parameters"):
+        table.add_column(heading, justify="right" if heading in ("epochs", "features", "parameters") else "left")
+    for name in names:
+        found = config(name)
+        table.add_row(
+            name,
+            found.method.title,
+            found.training.dataset.name,
+            f"{found.training.epochs:g}",
+            str(found.num_features),
+            f"{found.weights.parameters:,}",
+        )
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+@app.command()
+def show(name: EncoderArgument) -> None:
+    """Method, data, sizes, measured results and licence of one checkpoint."""
+    from zoo import catalog
+
+    print(catalog.show(name))
+
+
+@app.command()
+def extract(
+    encoder: EncoderArgument,
+    data: DataArgument,
+    out: Annotated[Path, typer.Option(help=".npz, .npy, .parquet, or a folder")],
+    split: SplitOption = None,
+    root: RootOption = None,
+    download: DownloadOption = False,
+    batch_size: Annotated[int, typer.Option(min=1)] = 256,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; default: the GPU if there is one")] = None,
+    precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16")] = "auto",
+) -> None:
+    """Write features, labels and file names of a dataset. Killed, the same command goes on; torchrun shards it."""
+    from zoo.data import open_dataset
+    from zoo.features import extract as run
+    from zoo.loading import load
+
+    dataset = open_dataset(data, split, root=root, download=download)
+    with progress_bar(f"extracting {dataset.name}") as advance:
+        table = run(
+            load(encoder), dataset, out=out, batch_size=batch_size, device=device, precision=precision, progress=advance
+        )
+    print(f"{out}: {table.features.shape[0]:,} x {table.features.shape[1]} features of {dataset.name}/{dataset.split}")
+
+
+@app.command()
+def publish(
+    run: Annotated[Path, typer.Argument(help="a run folder of `python -m training`, or a checkpoint folder")],
+    name: Annotated[str, typer.Option(help="method_architecture_dataset, lower case")],
+    data: Annotated[str | None, typer.Option(help="measure on this dataset's train and test splits first")] = None,
+    results: Annotated[Path | None, typer.Option(help="results.json of an earlier `python -m evaluation`")] = None,
+    out: Annotated[Path | None, typer.Option(help="folder of checkpoints (default: zoo/checkpoints)")] = None,
+    cards: Annotated[Path | None, typer.Option(help="folder of model cards (default: model_cards)")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace a published checkpoint of that name")] = False,
+) -> None:
+    """Checkpoint folder and model card from a training run; measures it first if --data is given."""
+    from zoo.publishing import publish as run_publish
+    from zoo.results import read_results
+
+    if data is not None and results is not None:
+        raise ZooError("give --data to measure now, or --results from an earlier measurement, not both")
+    measured = read_results(results) if results is not None else None
+    if data is not None:
+        measured = _measure(run, name, data)
+    folder = run_publish(run, name, out=out, results=measured, cards_dir=cards, overwrite=overwrite)
+    print(f"published {folder}; try zoo.load({name!r})")
+
+
+@app.command()
+def verify(
+    names: Annotated[list[str] | None, typer.Argument(help="checkpoints; none means --all")] = None,
+    all_: Annotated[bool, typer.Option("--all", help="every published checkpoint")] = False,
+    data: Annotated[str | None, typer.Option(help="the dataset of the card, to repeat its numbers")] = None,
+) -> None:
+    """Hash, strict load and card of checkpoints; with --data the card's numbers are measured again."""
+    from evaluation.repeat import repeat
+    from zoo.catalog import list_models
+    from zoo.verification import verify as run
+
+    chosen = list_models() if all_ or not names else names
+    failed = False
+    for name in chosen:
+        for line in [*run(name), *(repeat(name, data) if data is not None else [])]:
+            failed = failed or not line.ok
+            print(f"{'ok  ' if line.ok else 'FAIL'} {name}: {line.text}")
+    raise typer.Exit(1 if failed else 0)
+
+
+@app.command()
+def demo(
+    data: Annotated[str | None, typer.Option(help="a dataset; default: data/cifar10 if there, else digits")] = None,
+    encoder: Annotated[str | None, typer.Option(help="default: the bundled SimCLR encoder")] = None,
+    out: Annotated[Path, typer.Option(help="where the report goes")] = Path("reports/demo"),
+    limit: Annotated[int, typer.Option(min=20, help="at most this many images a split")] = 2000,
+    open_: Annotated[bool, typer.Option("--open", help="open the report in a browser")] = False,
+) -> None:
+    """Load a pretrained encoder, probe it beside its floors on real images, and write a report."""
+    from evaluation.demo import run
+
+    report = run(data=data, encoder=encoder, out=out, limit=limit)
+    if open_:
+        typer.launch(str(report))
+
+
+def _measure(run: Path, name: str, data: str):
+    """Results of a run's encoder on `data`; the stored command names the published checkpoint."""
+    from evaluation.__main__ import parser, weights_sha256
+    from evaluation.__main__ import run as evaluate_command
+    from zoo.results import Results
+
+    folder = run / "encoder" if (run / "encoder").is_dir() else run
+    address = f"local-dir:{folder}"
+    options = parser().parse_args([address, data])
+    found = evaluate_command(options, command=shlex.join(["python", "-m", "evaluation", name, data]))
+    return Results(weights_sha256=weights_sha256(address), rows=found.rows)
+
+
+class progress_bar:
+    """A rich progress bar on stderr as a `(done, total)` callback."""
+
+    def __init__(self, title: str) -> None:
+        from rich.console import Console
+        from rich.progress import Progress
+
+        self.title = title
+        self._bar = Progress(console=Console(stderr=True), transient=True)
+
+    def __enter__(self):
+        self._bar.start()
+        task = self._bar.add_task(self.title, total=None)
+        return lambda done, total: self._bar.update(task, completed=done, total=total)
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.stop()
+
+
+def main() -> None:
+    """Entry point: errors of the zoo are one line and exit status 2."""
+    try:
+        app()
+    except ZooError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except ImportError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

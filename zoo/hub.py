@@ -1,0 +1,120 @@
+"""Checkpoint files from the Hugging Face Hub, with every failure told as one sentence and its fix."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from zoo.errors import HubError, UnknownNameError
+
+_REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+class HubFiles:
+    """A checkpoint in a Hub repository; the weights come from the commit that config.json came from."""
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+    ) -> None:
+        """`address` is what follows `hf-hub:`, as in `org/name` or `org/name@revision`. Raises UnknownNameError."""
+        self.repo, at, pinned = address.partition("@")
+        if not _REPO.fullmatch(self.repo) or (at and not pinned):
+            raise UnknownNameError(f"'hf-hub:{address}' is no hub address; write 'hf-hub:org/name[@revision]'")
+        if pinned and revision is not None and revision != pinned:
+            raise UnknownNameError(f"'hf-hub:{address}' and revision={revision!r} name two revisions; keep one of them")
+        self.revision = pinned or revision
+        self.label = f"hf-hub:{self.repo}" + (f"@{self.revision}" if self.revision else "")
+        self.cache_dir = None if cache_dir is None else str(cache_dir)
+        self.local_files_only = local_files_only
+
+    def config(self) -> bytes:
+        """The bytes of config.json. Raises HubError."""
+        return self._fetch("config.json", self.revision).read_bytes()
+
+    def weights(self, name: str) -> Path:
+        """The weights file in the cache, from the commit of config.json. Raises HubError."""
+        # The cache keeps files under snapshots/COMMIT/; this look-up makes no request.
+        commit = self._fetch("config.json", self.revision, cached=True).parent.name
+        return self._fetch(name, commit)
+
+    def advice(self, path: Path) -> str:
+        """What to do when the cached file at `path` is not what config.json describes."""
+        return f"if the cached copy is damaged, delete {path.resolve()} and load again"
+
+    def _fetch(self, name: str, revision: str | None, cached: bool = False) -> Path:
+        from huggingface_hub import hf_hub_download
+
+        from zoo import __version__
+
+        try:
+            path = hf_hub_download(
+                self.repo,
+                name,
+                revision=revision,
+                cache_dir=self.cache_dir,
+                local_files_only=cached or self.local_files_only,
+                library_name="encoder-zoo",
+                library_version=__version__,
+            )
+        except Exception as error:  # huggingface_hub raises its own, httpx's and the system's errors
+            raise HubError(f"{self.label}: {name} could not be fetched: {_explain(error)}") from error
+        return Path(path)
+
+
+def _explain(error: Exception) -> str:
+    from huggingface_hub import errors
+
+    status = _status(error)
+    if isinstance(error, errors.GatedRepoError) or status == 403:
+        return "access is restricted (403); ask for access on its page, then `hf auth login` or set HF_TOKEN"
+    if isinstance(error, errors.RepositoryNotFoundError) or status == 401:
+        return "no such repository, or a private one; check the name, or `hf auth login` or set HF_TOKEN"
+    if isinstance(error, errors.RevisionNotFoundError):
+        return "no such revision; name an existing branch, tag or full commit"
+    if status == 404:
+        return "the repository has no such file (404); is it an Encoder Zoo checkpoint?"
+    if status == 429:
+        return (
+            "too many requests (429); wait some minutes, set HF_TOKEN, or pin a full commit so that the cache is enough"
+        )
+    if status is not None and status >= 500:
+        return f"the hub answers {status}; try again later, or use a cached copy with HF_HUB_OFFLINE=1"
+    if _offline(error):
+        return "not in the cache, and the network is off; load it once without HF_HUB_OFFLINE and local_files_only"
+    if isinstance(error, errors.LocalEntryNotFoundError):
+        return (
+            "the hub cannot be reached and the cache does not hold it; check the network, or HF_ENDPOINT for a mirror"
+        )
+    first = (str(error).strip().splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first}; try again, or check the network and the disk"
+
+
+def _chain(error: BaseException | None) -> list[BaseException]:
+    found: list[BaseException] = []
+    while error is not None and error not in found:
+        found.append(error)
+        error = error.__cause__ or error.__context__
+    return found
+
+
+def _status(error: Exception) -> int | None:
+    """HTTP status behind an error: huggingface_hub wraps most in 'not found in the cache'."""
+    for link in _chain(error):
+        response = getattr(link, "response", None)
+        if isinstance(getattr(response, "status_code", None), int):
+            return response.status_code
+    return None
+
+
+def _offline(error: Exception) -> bool:
+    from huggingface_hub import errors
+
+    chain = _chain(error)
+    if any(isinstance(link, errors.OfflineModeIsEnabled) for link in chain):
+        return True
+    return isinstance(error, errors.LocalEntryNotFoundError) and len(chain) == 1
