@@ -72,7 +72,8 @@ def _warnings(train: Features) -> tuple[str, ...]:
     single = int((counts == 1).sum())
     if single:
         found.append(f"{single} classes have one training sample: they take no part in choosing settings")
-    constant = int((train.features.std(axis=0) == 0).sum())
+    # Not the deviation: in float32 that of a constant 0.1 over many samples is rounding noise, not zero.
+    constant = int((train.features.max(axis=0) == train.features.min(axis=0)).sum())
     if constant == train.features.shape[1]:
         found.append("all features are constant: the encoder has collapsed")
     elif constant:

@@ -49,9 +49,9 @@ class KNNProbe:
         if np.bincount(train.labels).max() < 2:  # nothing can be held out
             return grid[0], None
         rest, held = held_out(train.labels, self.settings.held_out, self.seed)
-        grid = [k for k in grid if k <= len(rest)]
-        if len(grid) < 2:
-            return (grid or [1])[0], None
+        smallest, grid = grid[0], [k for k in grid if k <= len(rest)]
+        if len(grid) < 2:  # nothing to choose between; a k that a person fixed stays as it is
+            return smallest, None
         if len(held) > self.settings.select_samples:
             _, part = held_out(train.labels[held], self.settings.select_samples / len(held), self.seed)
             held = held[part]

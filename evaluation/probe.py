@@ -44,8 +44,8 @@ class LogisticProbe:
         return Outcome(predicted.astype(np.int64), chosen, tuple(warnings))
 
     def _choose(self, x: np.ndarray, labels: np.ndarray) -> tuple[float, dict[float, float]]:
-        if np.bincount(labels).max() < 2:  # nothing can be held out
-            return 1.0, {}
+        if np.bincount(labels).max() < 2:  # nothing can be held out: the grid's value nearest to scikit-learn's own
+            return min(self.settings.c_grid, key=lambda c: abs(np.log(c))), {}
         fit, held = held_out(labels, self.settings.held_out, self.seed)
         fit = _at_most(fit, labels, self.settings.select_samples, self.seed)
         scores: dict[float, float] = {}

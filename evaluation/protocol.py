@@ -5,12 +5,12 @@ A name ends in a version. Whenever the same features would give another number, 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
-from zoo.config import Strict
-from zoo.errors import UnknownNameError, nearest
+from zoo.config import Strict, first_problem
+from zoo.errors import ConfigError, UnknownNameError, nearest
 
 
 class LogRegV1(Strict):
@@ -23,7 +23,9 @@ class LogRegV1(Strict):
     """
 
     name: str = "logreg-v1"
-    c_grid: tuple[float, ...] = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+    c_grid: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        default=(1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0), min_length=1
+    )
     held_out: float = Field(default=0.1, gt=0, lt=1)
     select_samples: int = Field(default=10_000, ge=10)
     max_iter: int = Field(default=500, ge=1)
@@ -39,7 +41,7 @@ class KnnV1(Strict):
     """
 
     name: str = "knn-v1"
-    k_grid: tuple[int, ...] = (1, 5, 10, 20, 50, 200)
+    k_grid: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(1, 5, 10, 20, 50, 200), min_length=1)
     temperature: float = Field(default=0.1, gt=0)
     held_out: float = Field(default=0.1, gt=0, lt=1)
     select_samples: int = Field(default=5_000, ge=10)
@@ -53,11 +55,14 @@ def protocol(name: str, **settings: Any) -> LogRegV1 | KnnV1:
     """The settings of a protocol by its short name, such as `"logreg"`.
 
     Raises:
-        UnknownNameError: no such protocol; names the nearest.
+        UnknownNameError: no such protocol; names the nearest. ConfigError: a setting it cannot have.
     """
     if name not in PROTOCOLS:
         raise UnknownNameError(f"unknown protocol {name!r}; {nearest(name, list(PROTOCOLS))}")
-    return PROTOCOLS[name](**settings)
+    try:
+        return PROTOCOLS[name](**settings)
+    except ValidationError as error:
+        raise ConfigError(f"protocol {name!r}: {first_problem(error)}") from None
 
 
 def describe(name: str) -> str:

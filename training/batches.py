@@ -11,8 +11,12 @@ from torch import Tensor
 from zoo.data import open_dataset
 from zoo.data.base import Dataset
 from zoo.data.cache import pixel_view
+from zoo.data.sequence_store import SequenceStore, sequence_store
+from zoo.data.skeleton import facts_of
 from zoo.data.splits import held_out
 from zoo.errors import DataError
+from zoo.skeleton_transforms import pad_sequences
+from zoo.transforms import transform_for
 
 #: Data up to this share of the accelerator's free memory lives there for the whole run.
 RESIDENT_SHARE = 0.4
@@ -30,11 +34,7 @@ class TrainingData:
         data = recipe.data
         self.dataset: Dataset = open_dataset(data.dataset, data.split, root=data.root, download=data.download)
         labels = self.dataset.labels
-        everything = labels if labels is not None else len(self.dataset)
-        if data.held_out > 0:
-            self.train, self.held = held_out(everything, data.held_out, seed=0)
-        else:
-            self.train, self.held = np.arange(len(self.dataset)), np.arange(0)
+        self.train, self.held = _parts(self.dataset, data)
         if data.limit is not None and data.limit < len(self.train):
             part = labels[self.train] if labels is not None else len(self.train)
             _, chosen = held_out(part, data.limit / len(self.train), seed=0)
@@ -44,12 +44,38 @@ class TrainingData:
                 f"{self.dataset.name}/{self.dataset.split} gives {len(self.train)} training samples, fewer than "
                 f"batch_size={recipe.batch_size}; lower batch_size or data.held_out={data.held_out}"
             )
-        self.array, rows = pixel_view(self.dataset, recipe.store_size(), progress=progress)
+        self.array: np.ndarray | SequenceStore
+        if recipe.input.modality == "skeleton":
+            self.array, rows = sequence_store(self.dataset, transform_for(recipe.input), progress=progress), None
+        else:
+            self.array, rows = pixel_view(self.dataset, recipe.store_size(), progress=progress)
         self._rows = np.arange(len(self.dataset)) if rows is None else np.asarray(rows)
 
     def rows(self, positions: np.ndarray) -> np.ndarray:
         """Positions in the dataset -> rows of `array`."""
         return self._rows[positions]
+
+
+def _parts(dataset: Dataset, data) -> tuple[np.ndarray, np.ndarray]:
+    """Positions to train on, and positions that are held out."""
+    everything = np.arange(len(dataset))
+    if data.held_out_groups:
+        groups = facts_of(dataset).groups
+        if groups is None:
+            raise DataError(f"{dataset.name} does not say who performs its samples; use data.held_out instead")
+        absent = sorted(set(data.held_out_groups) - set(groups.tolist()))
+        if absent:
+            raise DataError(f"{dataset.name}/{dataset.split} has no sample of group {absent[0]}")
+        held = np.isin(groups, data.held_out_groups)
+        return everything[~held], everything[held]
+    if data.held_out > 0:
+        return held_out(dataset.labels if dataset.labels is not None else len(dataset), data.held_out, seed=0)
+    return everything, everything[:0]
+
+
+def batches_for(array: np.ndarray | SequenceStore, device: torch.device) -> Batches:
+    """Batches of what `TrainingData.array` holds."""
+    return SkeletonBatches(array, device) if isinstance(array, SequenceStore) else Batches(array, device)
 
 
 class Batches:
@@ -89,6 +115,27 @@ class Batches:
     def _read(self, rows: np.ndarray) -> Tensor:
         pixels = torch.from_numpy(self.array[rows])
         return pixels.pin_memory() if self.device.type == "cuda" else pixels
+
+
+class SkeletonBatches(Batches):
+    """Batches `{"skeletons": float32 (N, T, V, C)` padded with zeros to the longest, `"lengths": int64 (N,)}`."""
+
+    def __init__(self, store: SequenceStore, device: torch.device) -> None:
+        self.store, self.device = store, device
+        self.resident, self._next = None, None
+        self._reader = ThreadPoolExecutor(1)
+
+    def get(self, rows: np.ndarray) -> dict[str, Tensor]:
+        """The sequences at `rows` of the store."""
+        waiting, self._next = self._next, None
+        known = waiting is not None and waiting[0] == rows.tobytes()
+        x, lengths = waiting[1].result() if known else self._read(rows)
+        parts = {"skeletons": x, "lengths": lengths}
+        return {name: part.to(self.device, non_blocking=True) for name, part in parts.items()}
+
+    def _read(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+        x, lengths = pad_sequences([self.store.sequence(row) for row in rows.tolist()])
+        return (x.pin_memory(), lengths) if self.device.type == "cuda" else (x, lengths)
 
 
 def epoch_order(seed: int, epoch: int, samples: int) -> np.ndarray:

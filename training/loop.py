@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from training import distributed
-from training.batches import Batches, TrainingData, epoch_order, step_seed
+from training.batches import TrainingData, batches_for, epoch_order, step_seed
 from training.errors import TrainingError
 from training.methods import Context, method_class
 from training.monitor import OnlineKNN
@@ -75,7 +75,7 @@ class Trainer:
         self.steps_per_epoch = len(self.data.train) // recipe.batch_size
         self.total_steps = self.steps_per_epoch * recipe.epochs
         self.dtype = choose_precision(recipe, device)
-        self.batches = Batches(self.data.array, device)
+        self.batches = batches_for(self.data.array, device)
         self.method = build_method(recipe, device, len(self.data.train), self.total_steps)
         if self.world > 1:
             self.method = distributed.convert_batch_norm(self.method)

@@ -29,7 +29,7 @@ class OnlineKNN:
 
     @torch.inference_mode()
     def run(self, encoder: Encoder, size: int) -> float:
-        """Top-1 accuracy in 0..1 of `encoder` as it stands, on images of `size` px."""
+        """Top-1 accuracy in 0..1 of `encoder` as it stands, on images of `size` px (skeletons as they are)."""
         was_training, strict = encoder.training, encoder.strict_input
         encoder.eval()
         encoder.strict_input = False
@@ -50,7 +50,12 @@ class OnlineKNN:
         return np.array_split(self.rows, max(1, len(self.rows) // 500))
 
     def _features(self, encoder: Encoder, rows: np.ndarray, size: int) -> Tensor:
-        images = self.batches.get(rows)["images"].float().div_(255)
+        batch = self.batches.get(rows)
+        if "skeletons" in batch:
+            with self.autocast():
+                features = encoder(batch["skeletons"], batch["lengths"])
+            return torch.nn.functional.normalize(features.float(), dim=1)
+        images = batch["images"].float().div_(255)
         if images.shape[-1] != size:
             images = torch.nn.functional.interpolate(images, (size, size), mode="bicubic", antialias=True).clamp_(0, 1)
         mean, std = (

@@ -15,7 +15,7 @@ from zoo.config import Strict
 from zoo.errors import ConfigError
 
 Decay = Literal["weights", "weights_and_biases", "all"]
-Schedule = Literal["cosine", "constant"]
+Schedule = Literal["cosine", "constant", "steps"]
 
 
 class OptimConfig(Strict):
@@ -26,7 +26,8 @@ class OptimConfig(Strict):
     sqrt 0.075; equal at B = 4096, sqrt better for small batches and few epochs.
     `decay`: what takes `weight_decay`: `weights` leaves out norms and biases (default, and what LARS
     needs); `weights_and_biases` leaves out norms only (SimCLR's code under SGD); `all` (MoCo, CLSA).
-    `warmup_epochs` or `warmup_fraction` (of all steps): linear from 0. `final_lr`: where cosine ends.
+    `warmup_epochs` or `warmup_fraction` (of all steps): linear from 0. `final_lr`: where cosine ends; `steps`
+    multiplies the rate by `step_factor` every `step_epochs`.
     `momentum`: LARS and SGD. `betas`: AdamW. `trust_coefficient`: LARS. `clip_grad_norm`: None is off.
     """
 
@@ -43,12 +44,16 @@ class OptimConfig(Strict):
     warmup_fraction: float | None = Field(default=None, ge=0, lt=1)
     schedule: Schedule = "cosine"
     final_lr: float = Field(default=0.0, ge=0)
+    step_epochs: float | None = Field(default=None, gt=0)
+    step_factor: float = Field(default=0.1, gt=0, le=1)
     clip_grad_norm: float | None = Field(default=None, gt=0)
 
     @model_validator(mode="after")
     def _consistent(self) -> OptimConfig:
         if self.warmup_epochs is not None and self.warmup_fraction is not None:
             raise ValueError("give warmup_epochs or warmup_fraction, not both")
+        if (self.schedule == "steps") != (self.step_epochs is not None):
+            raise ValueError("schedule 'steps' needs step_epochs, and only it takes it")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas must lie in [0, 1), got {self.betas}")
         if self.nesterov and (self.name != "sgd" or self.momentum == 0):
@@ -88,7 +93,7 @@ def learning_rate(
     """
     if step < warmup_steps:
         return peak * step / warmup_steps
-    if schedule == "constant":
+    if schedule != "cosine":
         return peak
     progress = min(1.0, (step - warmup_steps) / max(1, total_steps - warmup_steps))
     return final + (peak - final) * 0.5 * (1 + math.cos(math.pi * progress))
@@ -97,6 +102,8 @@ def learning_rate(
 def schedule(step: int, total_steps: int, config: OptimConfig, steps_per_epoch: float, peak: float) -> float:
     """`learning_rate` of `step` as `config` asks. Raises as `warmup_steps`."""
     warmup = warmup_steps(config, total_steps, steps_per_epoch)
+    if config.schedule == "steps" and step >= warmup:
+        return peak * config.step_factor ** int(step // (config.step_epochs * steps_per_epoch))
     return learning_rate(step, total_steps, warmup, peak, config.final_lr, config.schedule)
 
 

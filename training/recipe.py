@@ -27,9 +27,10 @@ class Data(Strict):
     """Which data to train on.
 
     `dataset`: an address of `zoo.data.open_dataset`. `held_out`: fraction of the split kept for
-    the online monitor and for choosing settings, never trained on. `limit`: at most this many
-    training samples (stratified). `store_size`: side in pixels at which images are decoded once
-    and kept; by default the input size, or 8/7 of it above 64 px so that crops have room.
+    the online monitor and for choosing settings, never trained on; `held_out_groups` names whole
+    groups (subjects of skeleton data) instead. `limit`: at most this many training samples
+    (stratified). `store_size`: side in pixels at which images are decoded once and kept; by default
+    the input size, or 8/7 of it above 64 px so that crops have room.
     `title`, `licence`: what the card says of the data, where the files themselves do not tell.
     """
 
@@ -38,6 +39,7 @@ class Data(Strict):
     root: str | None = None
     download: bool = False
     held_out: float = Field(default=0.1, ge=0, lt=1)
+    held_out_groups: tuple[int, ...] = ()
     limit: int | None = Field(default=None, ge=2)
     store_size: int | None = Field(default=None, ge=8, le=4096)
     title: str | None = None

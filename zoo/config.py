@@ -243,11 +243,11 @@ def parse_config(text: str | bytes, source: str) -> CheckpointConfig:
     version = raw.get("format_version")
     if type(version) is not int or version < 1:
         raise ConfigError(
-            f"{source}: config.json has no usable format_version (got {version!r}); is this an Encoder Zoo checkpoint?"
+            f"{source}: config.json has no usable format_version (got {_shown(version)}); is this an Encoder Zoo checkpoint?"
         )
     if version > FORMAT_VERSION:
         raise ConfigError(
-            f"{source}: config.json has format {version}, this zoo reads up to {FORMAT_VERSION}; "
+            f"{source}: config.json has format {_shown(version)}, this zoo reads up to {FORMAT_VERSION}; "
             "upgrade with `pip install -U encoder-zoo`"
         )
     while version < FORMAT_VERSION:
@@ -265,11 +265,23 @@ def first_problem(error: ValidationError) -> str:
     """One line for the first problem of a pydantic error."""
     problems = error.errors(include_url=False)
     first = problems[0]
-    where = ".".join(str(part) for part in first["loc"]) or "(top level)"
-    came = repr(first.get("input"))
-    came = came if len(came) <= 80 else came[:77] + "..."
+    where = ".".join(_plain(str(part)) for part in first["loc"]) or "(top level)"
+    came = _shown(first.get("input"))
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return f"{where}: {first['msg']}, got {came}{more}"
+    return f"{where}: {' '.join(first['msg'].split())[:300]}, got {came}{more}"
+
+
+def _shown(value: Any) -> str:
+    try:
+        text = repr(value)
+    except RecursionError:
+        return f"a deeply nested {type(value).__name__}"
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _plain(key: str) -> str:
+    """A key as it stands, or quoted and cut where it would break a one-line message."""
+    return key if re.fullmatch(r"[\w-]{1,64}", key, re.ASCII) else ascii(key[:64])
 
 
 def read_config(folder: str | Path) -> CheckpointConfig:

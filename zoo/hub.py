@@ -7,6 +7,7 @@ from pathlib import Path
 
 from zoo.errors import HubError, UnknownNameError
 
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -34,30 +35,36 @@ class HubFiles:
 
     def config(self) -> bytes:
         """The bytes of config.json. Raises HubError."""
-        return self._fetch("config.json", self.revision).read_bytes()
+        path = self._fetch("config.json", self.revision)
+        # The cache keeps files under snapshots/COMMIT/; a branch may move before the weights are fetched.
+        self.commit = path.parent.name
+        return path.read_bytes()
 
     def weights(self, name: str) -> Path:
-        """The weights file in the cache, from the commit of config.json. Raises HubError."""
-        # The cache keeps files under snapshots/COMMIT/; this look-up makes no request.
-        commit = self._fetch("config.json", self.revision, cached=True).parent.name
-        return self._fetch(name, commit)
+        """The weights file in the cache, from the commit that `config` found. Raises HubError."""
+        return self._fetch(name, self.commit)
 
     def advice(self, path: Path) -> str:
         """What to do when the cached file at `path` is not what config.json describes."""
         return f"if the cached copy is damaged, delete {path.resolve()} and load again"
 
-    def _fetch(self, name: str, revision: str | None, cached: bool = False) -> Path:
-        from huggingface_hub import hf_hub_download
+    def _fetch(self, name: str, revision: str | None) -> Path:
+        from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
         from zoo import __version__
 
         try:
+            if revision is not None and _COMMIT.fullmatch(revision):
+                # hf_hub_download makes no request for the file here either, but may make others of its own.
+                cached = try_to_load_from_cache(self.repo, name, cache_dir=self.cache_dir, revision=revision)
+                if isinstance(cached, str):
+                    return Path(cached)
             path = hf_hub_download(
                 self.repo,
                 name,
                 revision=revision,
                 cache_dir=self.cache_dir,
-                local_files_only=cached or self.local_files_only,
+                local_files_only=self.local_files_only,
                 library_name="encoder-zoo",
                 library_version=__version__,
             )

@@ -240,6 +240,9 @@ class _Unfilled(TorchFunctionMode):
         kwargs = kwargs or {}
         if name in self._RANDOM:
             return args[0] if args else kwargs["tensor"]
+        if name == "to" and kwargs.get("memory_format") is not None and isinstance(args[0], torch.nn.Parameter):
+            # Another layout of values that are none yet: the copy would be the most costly part of a load.
+            return torch.empty_like(args[0], memory_format=kwargs["memory_format"])
         result = func(*args, **kwargs)
         if name in self._ALLOCATING and isinstance(result, Tensor):
             self.left -= result.numel() * result.element_size()

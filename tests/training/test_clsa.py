@@ -209,7 +209,7 @@ def run(path, name: str = "clsa", **changes):
     return trainer_for(path, parse_recipe(recipe.dump(), "round trip"))
 
 
-@pytest.mark.parametrize("changes", [{}, {"precision": "bf16", "method": {"strong": [{"size": 16}, {}]}}])
+@pytest.mark.parametrize("changes", [{}, {"precision": "bf16", "method": {"strong": [{"size": 24}, {}]}}])
 def test_resume_continues_bit_for_bit(tmp_path, changes):
     whole = run(tmp_path / "whole", **changes)
     whole.run()

@@ -33,7 +33,7 @@ def tiny(**changes):
         "name": "simclr_tiny_shapes",
         "method": {"name": "simclr", "temperature": 0.2, "head": "official"},
         "encoder": {"model": "resnet10t", "model_args": {"channels": [8, 8, 16, 16], "stem_width": 8}},
-        "data": {"dataset": "synthetic:shapes?n=120", "split": None, "held_out": 0.2},
+        "data": {"dataset": "synthetic:shapes?n=120", "held_out": 0.2},
         "optim": {"name": "sgd", "lr": 0.1, "lr_scaling": "none", "warmup_fraction": 0.1},
         "epochs": 3,
         "batch_size": 16,
@@ -66,7 +66,7 @@ def same_state(a, b):
 
 @pytest.mark.parametrize("changes", [{}, {"accumulate": 2, "optim": {"name": "lars"}}, {"precision": "bf16"}])
 def test_resume_continues_bit_for_bit(tmp_path, changes):
-    recipe = tiny(**changes)
+    recipe = tiny(log_every=1, **changes)
     whole = trainer_for(tmp_path / "whole", recipe)
     whole.run()
     first = trainer_for(tmp_path / "parts", recipe)
@@ -85,9 +85,7 @@ def test_resume_continues_bit_for_bit(tmp_path, changes):
         return [
             {k: v for k, v in r.items() if k not in ("samples_per_s", "wall_time_s")} for r in RunFolder(path).records()
         ]
-    assert [r for r in strip(tmp_path / "parts") if r["step"] % 2 == 0] == [
-        r for r in strip(tmp_path / "whole") if r["step"] % 2 == 0
-    ]
+    assert strip(tmp_path / "parts") == strip(tmp_path / "whole")
 
 
 def test_training_learns_and_logs(tmp_path):

@@ -89,6 +89,7 @@ def test_damaged_cache_is_rebuilt(tmp_path, data, damage):
             {"truncate": content[:-100], "extend": content + b"x", "empty": b"", "text": b"hello" * 99}[damage]
         )
     assert np.array_equal(pixel_cache(data, 8, cache_dir=tmp_path), expected)
+    assert path.read_bytes() == content
 
 
 def test_leftover_of_a_killed_build_is_removed(tmp_path, data):

@@ -81,7 +81,7 @@ def test_torchvision_download_that_fails(tmp_path, monkeypatch):
         raise OSError("no route to host")
 
     monkeypatch.setattr(torchvision.datasets.CIFAR10, "download", offline)
-    with pytest.raises(DataError, match="downloading CIFAR10 into .* failed: no route to host"):
+    with pytest.raises(DataError, match=r"downloading CIFAR10 into .* failed: no route to host"):
         open_dataset("CIFAR10", "train", root=tmp_path, download=True)
 
 
@@ -244,7 +244,7 @@ def test_parquet_bad_files(tmp_path):
     with pytest.raises(DataError, match=r"text\.parquet cannot be read as Parquet"):
         open_dataset(tmp_path / "text.parquet")
     pq.write_table(pa.table({"a": [1], "b": ["x"]}), tmp_path / "table.parquet")
-    with pytest.raises(DataError, match="has no image column.*a: int64, b: string"):
+    with pytest.raises(DataError, match=r"has no image column.*a: int64, b: string"):
         open_dataset(tmp_path / "table.parquet")
     for labels, message in (([0, None], "1 labels are null"), ([0.5, 1.0], "whole numbers or text")):
         with pytest.raises(DataError, match=message):

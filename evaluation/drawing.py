@@ -1,0 +1,73 @@
+"""What all figures share: the picture itself, colours, and matplotlib under our own settings."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+DPI = 128
+TEXT, FAINT = "#1b1f24", "#c5ccd3"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture for a report.
+
+    Attributes:
+        name: file name without ending.
+        png: the PNG file.
+        caption: what a reader has to know, plain text.
+        alt: what a person who cannot see it has to know, plain text.
+    """
+
+    name: str
+    png: bytes
+    caption: str
+    alt: str
+
+
+def class_name(class_names: Sequence[str], index: int, length: int) -> str:
+    """The name of a class on one line, cut to `length` characters; its number where it has none."""
+    text = class_names[index] if 0 <= index < len(class_names) else f"class {index}"
+    text = "".join(c if c.isprintable() else " " for c in str(text)).strip()
+    return text if len(text) <= length else text[: length - 1].rstrip() + "…"
+
+
+def unit(features: np.ndarray) -> np.ndarray:
+    """`(N, D)` rows scaled to length 1, float32; a row of zeros stays."""
+    x = np.asarray(features, dtype=np.float32)
+    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+
+
+def style() -> Any:
+    """Our own settings of matplotlib, whatever the user has set. `$` in a class name is no formula."""
+    import matplotlib.style
+
+    wanted = {
+        "font.family": "DejaVu Sans", "font.size": 9, "text.color": TEXT, "axes.labelcolor": TEXT,
+        "axes.edgecolor": TEXT, "xtick.color": TEXT, "ytick.color": TEXT,
+        "figure.facecolor": "white", "text.parse_math": False,
+    }  # fmt: skip
+    return matplotlib.style.context(["default", wanted])
+
+
+def canvas(width: float, height: float) -> Any:
+    """An empty matplotlib figure, inches. No pyplot: nothing global is touched, no display is needed."""
+    from matplotlib.figure import Figure as Canvas
+
+    return Canvas(figsize=(width, height), dpi=DPI)
+
+
+def png(drawn: Any, tight: bool = False) -> bytes:
+    """A canvas as a PNG file; `tight` cuts empty margins."""
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        # A class name in a script that the font lacks shows boxes; that is not worth a warning per letter.
+        warnings.filterwarnings("ignore", message="Glyph")
+        drawn.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight" if tight else None)
+    return buffer.getvalue()

@@ -1,0 +1,155 @@
+"""Datasets: readers of the formats people have, behind one contract (`zoo.data.base.Dataset`)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from zoo.data.base import Dataset
+from zoo.errors import DataError, UnknownNameError, nearest
+
+__all__ = ["Dataset", "available_splits", "open_dataset"]
+
+ADDRESSES = (
+    "a folder of images or skeletons, a .parquet or .npz file, a torchvision name, 'digits', 'hf:org/name', "
+    "'synthetic:shapes' or 'synthetic:motion'"
+)
+
+
+def open_dataset(
+    address: str | Path, split: str | None = None, *, root: str | Path | None = None, download: bool = False
+) -> Dataset:
+    """Open one split of a dataset.
+
+    Args:
+        address: one of
+            - a folder: `root/split/class/image`, `root/class/image`, or images alone (no labels);
+              split folders are called train, val (valid, validation) and test;
+            - a `.parquet` file or a folder of them;
+            - a torchvision name such as `"CIFAR10"` (a folder of the same name is `"./CIFAR10"`);
+            - `"digits"`: scikit-learn's 1,797 digits;
+            - `"hf:org/name[@revision][:config]"`: the Hugging Face Hub, needs the extra `datasets`;
+            - `"synthetic:shapes[?n=2048&size=32&seed=0]"`: drawn on the spot;
+            - skeletons: a folder of N-UCLA JSON, NTU `.skeleton` or PKU-MMD text files, a pyskl `.pkl`, an
+              `(N, C, T, V, M)` `.npy`, the zoo's `.npz` (zoo/data/skeleton_arrays.py), or
+              `"synthetic:motion[?n=512&seed=0]"`; `nucla:`, `ntu60:`, `ntu120:`, `pku:`, `pyskl:` and
+              `skeletons:` before a path say which.
+        split: name of the split; may be left out if there is only one, or one called `"all"`.
+        root: where torchvision datasets lie; default $ZOO_DATA or ~/.cache/encoder-zoo/data.
+        download: let torchvision fetch what is missing.
+
+    Raises:
+        UnknownNameError: no such dataset or split; the nearest names are listed.
+        DataError: empty, unreadable, or not a dataset.
+        HubError: the Hugging Face Hub cannot be reached.
+    """
+    reader = _reader(address, root, download)
+    return reader.open(choose_split(str(address), split, reader.splits()))
+
+
+def available_splits(address: str | Path, *, root: str | Path | None = None) -> list[str]:
+    """Names of the splits of a dataset, `["all"]` where it has none. Arguments and errors as in `open_dataset`."""
+    return list(_reader(address, root, download=False).splits())
+
+
+def choose_split(address: str, split: str | None, known: list[str]) -> str:
+    """The split that was asked for; without one the only split, or `"all"`.
+
+    Raises:
+        UnknownNameError: it does not exist, or none was asked for and there are several.
+    """
+    from zoo.data.folder import SPLIT_FOLDERS
+
+    if split is None:
+        if len(known) == 1:
+            return known[0]
+        if "all" in known:
+            return "all"
+        raise UnknownNameError(f"{address} has the splits {', '.join(known)}; name one, as in split={known[0]!r}")
+    for candidate in (split, SPLIT_FOLDERS.get(split.lower(), split)):
+        if candidate in known:
+            return candidate
+    # Hugging Face says `validation` where this zoo says `val`.
+    for candidate in known:
+        if SPLIT_FOLDERS.get(candidate) == SPLIT_FOLDERS.get(split.lower(), split):
+            return candidate
+    raise UnknownNameError(f"{address} has no split {split!r}; {nearest(split, known)}")
+
+
+@dataclass(frozen=True)
+class _Reader:
+    splits: Callable[[], list[str]]
+    open: Callable[[str], Dataset]
+
+
+def _reader(address: str | Path, root: str | Path | None, download: bool) -> _Reader:
+    if isinstance(address, str):
+        if address.startswith("hf:"):
+            from zoo.data.huggingface import huggingface_splits, open_huggingface
+
+            return _Reader(partial(huggingface_splits, address), partial(open_huggingface, address))
+        if address.startswith("synthetic:motion"):
+            from zoo.data.motion import SPLITS, open_motion
+
+            return _Reader(lambda: list(SPLITS), partial(open_motion, address))
+        if address.startswith("synthetic:"):
+            from zoo.data.synthetic import SPLITS, open_synthetic
+
+            return _Reader(lambda: list(SPLITS), partial(open_synthetic, address))
+        if address == "digits":
+            from zoo.data.digits import SPLITS, open_digits
+
+            return _Reader(lambda: list(SPLITS), open_digits)
+        from zoo.data.torchvision_sets import SOURCES, open_torchvision
+
+        if address in SOURCES:
+            opener = partial(open_torchvision, address, root=root, download=download)
+            return _Reader(lambda: list(SOURCES[address].splits), opener)
+    from zoo.data.skeleton_open import skeleton_reader
+
+    skeletons = skeleton_reader(address)
+    if skeletons is not None:
+        splits, opener = skeletons
+        return _Reader(lambda: splits, opener)
+    return _path_reader(address)
+
+
+def _path_reader(address: str | Path) -> _Reader:
+    from zoo.data.folder import first_file, folder_splits, open_folder
+    from zoo.data.parquet import open_parquet, parquet_splits
+
+    path = Path(address).expanduser()
+    if not path.exists():
+        raise _missing(address)
+    if path.is_file() and path.suffix.lower() != ".parquet":
+        raise _not_a_folder(path)
+    if path.is_file() or first_file(path).lower().endswith(".parquet"):
+        return _Reader(lambda: list(parquet_splits(path)), partial(open_parquet, path))
+    return _Reader(lambda: list(folder_splits(path)), partial(open_folder, path))
+
+
+def _missing(address: str | Path) -> Exception:
+    from zoo.data.torchvision_sets import SOURCES
+
+    text = str(address)
+    if isinstance(address, Path) or os.sep in text or text.startswith((".", "~")) or Path(text).suffix:
+        return DataError(f"{text} does not exist; expected {ADDRESSES}")
+    known = {name.lower(): name for name in (*SOURCES, "digits", "synthetic:shapes", "synthetic:motion")}
+    clause = f"did you mean {known[text.lower()]!r}?" if text.lower() in known else nearest(text, list(known.values()))
+    return UnknownNameError(f"no dataset {text!r}; {clause} Expected {ADDRESSES}")
+
+
+def _not_a_folder(path: Path) -> DataError:
+    from zoo.data.images import SUFFIXES
+
+    suffix = path.suffix.lower()
+    if suffix in SUFFIXES:
+        return DataError(f"{path} is a single image; open the folder that holds it")
+    if suffix in (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z"):
+        return DataError(f"{path} is an archive; unpack it and open the folder")
+    if suffix in (".pth", ".pt", ".ckpt", ".safetensors", ".bin"):
+        return DataError(f"{path} is a file of weights, not a dataset; expected {ADDRESSES}")
+    return DataError(f"{path} is a file of a kind that holds no dataset; expected {ADDRESSES}")
