@@ -30,7 +30,7 @@ def open_dataset(
               split folders are called train, val (valid, validation) and test;
             - a `.parquet` file or a folder of them;
             - a torchvision name such as `"CIFAR10"` (a folder of the same name is `"./CIFAR10"`);
-            - `"digits"`: scikit-learn's 1,797 digits;
+            - `"digits"`: scikit-learn's 1,797 digits; `"digits:placed"`: the same at random places and scales;
             - `"hf:org/name[@revision][:config]"`: the Hugging Face Hub, needs the extra `datasets`;
             - `"synthetic:shapes[?n=2048&size=32&seed=0]"`: drawn on the spot;
             - skeletons: a folder of N-UCLA JSON, NTU `.skeleton` or PKU-MMD text files, a pyskl `.pkl`, an
@@ -99,10 +99,10 @@ def _reader(address: str | Path, root: str | Path | None, download: bool) -> _Re
             from zoo.data.synthetic import SPLITS, open_synthetic
 
             return _Reader(lambda: list(SPLITS), partial(open_synthetic, address))
-        if address == "digits":
-            from zoo.data.digits import SPLITS, open_digits
+        if address in ("digits", "digits:placed"):
+            from zoo.data.digits import SPLITS, open_digits, open_placed_digits
 
-            return _Reader(lambda: list(SPLITS), open_digits)
+            return _Reader(lambda: list(SPLITS), open_digits if address == "digits" else open_placed_digits)
         from zoo.data.torchvision_sets import SOURCES, open_torchvision
 
         if address in SOURCES:
