@@ -15,7 +15,7 @@ import torch
 import yaml
 
 from training.errors import TrainingError
-from training.recipe import Recipe
+from training.recipe import Recipe, parse_recipe
 
 #: Keys that a resumed run may change: they steer watching and saving, not the result.
 FREE_KEYS = (
@@ -47,7 +47,9 @@ class RunFolder:
         """
         written = self.path / "recipe.yaml"
         if written.exists():
-            differences = _differences(yaml.safe_load(written.read_text()), recipe.dump())
+            # Parsed again, so that a key that a newer version added has its default on both sides.
+            before = parse_recipe(yaml.safe_load(written.read_text()), str(written)).dump()
+            differences = _differences(before, recipe.dump())
             if differences:
                 raise TrainingError(
                     f"{self.path} holds a run with other settings ({'; '.join(differences[:4])}); "

@@ -243,7 +243,8 @@ def parse_config(text: str | bytes, source: str) -> CheckpointConfig:
     version = raw.get("format_version")
     if type(version) is not int or version < 1:
         raise ConfigError(
-            f"{source}: config.json has no usable format_version (got {_shown(version)}); is this an Encoder Zoo checkpoint?"
+            f"{source}: config.json has no usable format_version (got {_shown(version)}); "
+            "is this an Encoder Zoo checkpoint?"
         )
     if version > FORMAT_VERSION:
         raise ConfigError(
