@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 # Before torch is imported: two xdist workers on two cores must not start four threads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -17,3 +18,12 @@ def private_cache(tmp_path_factory):
     os.environ["ZOO_CACHE"] = str(cache)
     os.environ["HF_HOME"] = str(cache / "huggingface")
     yield cache
+
+
+def pytest_collection_modifyitems(items):
+    """Tests listed in known_failures.txt may fail: each line is debt that an issue note names."""
+    listed = Path(__file__).with_name("known_failures.txt")
+    known = set(listed.read_text().splitlines()) if listed.exists() else set()
+    for item in items:
+        if item.nodeid in known:
+            item.add_marker(pytest.mark.xfail(reason="listed in tests/known_failures.txt", strict=False))

@@ -96,6 +96,7 @@ def publish(
     run: Annotated[Path, typer.Argument(help="a run folder of `python -m training`, or a checkpoint folder")],
     name: Annotated[str, typer.Option(help="method_architecture_dataset, lower case")],
     data: Annotated[str | None, typer.Option(help="measure on this dataset's train and test splits first")] = None,
+    limit: Annotated[int | None, typer.Option(min=20, help="measure on at most this many samples a split")] = None,
     results: Annotated[Path | None, typer.Option(help="results.json of an earlier `python -m evaluation`")] = None,
     out: Annotated[Path | None, typer.Option(help="folder of checkpoints (default: zoo/checkpoints)")] = None,
     cards: Annotated[Path | None, typer.Option(help="folder of model cards (default: model_cards)")] = None,
@@ -109,7 +110,7 @@ def publish(
         raise ZooError("give --data to measure now, or --results from an earlier measurement, not both")
     measured = read_results(results) if results is not None else None
     if data is not None:
-        measured = _measure(run, name, data)
+        measured = _measure(run, name, data, limit)
     folder = run_publish(run, name, out=out, results=measured, cards_dir=cards, overwrite=overwrite)
     print(f"published {folder}; try zoo.load({name!r})")
 
@@ -150,7 +151,7 @@ def demo(
         typer.launch(str(report))
 
 
-def _measure(run: Path, name: str, data: str):
+def _measure(run: Path, name: str, data: str, limit: int | None):
     """Results of a run's encoder on `data`; the stored command names the published checkpoint."""
     from evaluation.__main__ import parser, weights_sha256
     from evaluation.__main__ import run as evaluate_command
@@ -158,8 +159,9 @@ def _measure(run: Path, name: str, data: str):
 
     folder = run / "encoder" if (run / "encoder").is_dir() else run
     address = f"local-dir:{folder}"
-    options = parser().parse_args([address, data])
-    found = evaluate_command(options, command=shlex.join(["python", "-m", "evaluation", name, data]))
+    rest = [data] if limit is None else [data, "--limit", str(limit)]
+    options = parser().parse_args([address, *rest])
+    found = evaluate_command(options, command=shlex.join(["python", "-m", "evaluation", name, *rest]))
     return Results(weights_sha256=weights_sha256(address), rows=found.rows)
 
 

@@ -174,7 +174,7 @@ def test_csv_keeps_full_precision(tmp_path):
 def page(tmp_path):
     figure = score_chart(rows(), HOSTILE)
     hostile = Figure("../sco res", figure.png, HOSTILE, HOSTILE)
-    path = write_report(
+    return write_report(
         tmp_path / "new" / "report",
         [*rows(), row("raw", test=DataRecord(name=HOSTILE, split="x", fingerprint="c3" * 32, samples=5))],
         title=HOSTILE,
@@ -183,7 +183,6 @@ def page(tmp_path):
         notes=[HOSTILE],
         licences={HOSTILE: HOSTILE},
     )
-    return path
 
 
 def test_page_is_self_contained_and_well_formed(page):
