@@ -37,7 +37,7 @@ PLAIN_GRID = np.logspace(-6, 5, 45)
 
 
 def encoder_like(samples: int, dims: int, classes: int, overlap: float, uneven: float, seed: int) -> Features:
-    """Non-negative features; `overlap`: noise relative to the centres, `uneven`: deviation of the log of their scales."""
+    """Non-negative features; `overlap`: noise relative to the centres, `uneven`: that of their log scales."""
     fixed = np.random.default_rng(0)
     rank = min(dims, 64)
     centres, mixing = fixed.normal(size=(classes, rank)), fixed.normal(size=(rank, dims)) / np.sqrt(rank)
@@ -73,9 +73,7 @@ def main() -> None:
     parser.add_argument("--classes", type=int, default=10)
     parser.add_argument("--overlap", type=float, default=2.5)
     parser.add_argument("--uneven", type=float, default=0.0)
-    parser.add_argument(
-        "--features", nargs=2, metavar=("TRAIN", "TEST"), help="feature tables instead of synthetic ones"
-    )
+    parser.add_argument("--features", nargs=2, metavar=("TRAIN", "TEST"), help="real feature tables")
     parser.add_argument("--plain-iterations", type=int, default=1000)
     parser.add_argument("--plain-tol", type=float, default=1e-12)
     parser.add_argument("--seed", type=int, default=0)

@@ -14,11 +14,11 @@ from evaluation.inputs import Features, Outcome
 from evaluation.knn import KNNProbe
 from evaluation.metrics import with_intervals
 from evaluation.probe import LogisticProbe
-from evaluation.protocol import KnnV1, LogRegV1, protocol
+from evaluation.protocol import PROTOCOLS, KnnV1, LogRegV1, protocol
 from zoo.data.base import Dataset
 from zoo.data.splits import held_out
 from zoo.encoder import Encoder
-from zoo.errors import DataError
+from zoo.errors import DataError, UnknownNameError
 from zoo.features import embed
 from zoo.results import DataRecord, Result
 
@@ -77,6 +77,8 @@ def evaluate(
     Raises:
         DataError: splits that cannot be probed. UnknownNameError: an unknown protocol.
     """
+    if not protocols:
+        raise UnknownNameError(f"no protocol was given; known: {', '.join(PROTOCOLS)}")
     chosen = [protocol(name, **(settings or {}).get(name, {})) for name in protocols]
     if train.labels is None or test.labels is None:
         raise DataError(f"{train.name} has no labels; a probe needs them (class folders give labels)")

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from training import distributed
 from training.methods import Context, method_class
-from zoo.config import ImageInput
+from zoo.architectures import build
+from zoo.config import Architecture, ImageInput, SkeletonInput
 from zoo.encoder import Encoder
 
 BATCH = 8
@@ -47,6 +48,14 @@ class TinyEncoder(Encoder):
         assert x.shape[1:] == (3, SIDE, SIDE)
 
 
+def tiny_skeleton_encoder(norm: Callable[[int], nn.Module]) -> Encoder:
+    """One layer of 4 units per direction over joints and motion; it has no norm."""
+    architecture = Architecture(
+        family="skeleton_gru", arguments={"hidden": 4, "layers": 1, "streams": ["joint", "motion"]}
+    )
+    return build(architecture, SkeletonInput(frames=SIDE))
+
+
 def group_norm(channels: int) -> nn.Module:
     return nn.GroupNorm(2, channels)
 
@@ -59,11 +68,12 @@ class Case:
     config: dict[str, Any]
     views: Callable[[torch.Generator], Any]
     norm: Callable[[int], nn.Module] = nn.BatchNorm2d
+    encoder: Callable[[Callable[[int], nn.Module]], Encoder] = TinyEncoder
 
     def build(self) -> nn.Module:
         cls = method_class(self.method)
         context = Context(image_size=SIDE, global_batch=BATCH, total_steps=4, samples=4 * BATCH)
-        return cls(TinyEncoder(self.norm), cls.Config(**self.config), context)
+        return cls(self.encoder(self.norm), cls.Config(**self.config), context)
 
 
 def images(count: int, generator: torch.Generator) -> list[Tensor]:
@@ -83,7 +93,17 @@ def clsa_views(generator: torch.Generator) -> dict[str, Any]:
     return {"key": key, "weak": [weak, weak_small], "strong": [strong, strong_small], "shuffle": shuffle}
 
 
+def ms2l_views(generator: torch.Generator) -> dict[str, Tensor]:
+    """Three guises of their own lengths, as ranks see them: unequal numbers of true frames."""
+    names = ("original", "moving", "shuffled")
+    views = {name: torch.randn(BATCH, SIDE, 20, 3, generator=generator, dtype=torch.float64) for name in names}
+    for name in names:
+        views[f"{name}_lengths"] = torch.randint(1, SIDE + 1, (BATCH,), generator=generator)
+    return {**views, "order": torch.randint(6, (BATCH,), generator=generator)}
+
+
 MOMENTUM = {"queue_size": 2 * BATCH, "momentum": 0.9, "out_dim": 6, "bn_groups": 4}
+MS2L = {"hidden_dim": 8, "out_dim": 6}
 
 CASES: dict[str, Case] = {
     "simclr": Case("simclr", {"temperature": 0.2, "out_dim": 6}, partial(images, 2), group_norm),
@@ -93,6 +113,10 @@ CASES: dict[str, Case] = {
     "moco_shared_batch_norm": Case("moco", {**MOMENTUM, "bn_groups": 1}, moco_views),
     "clsa": Case("clsa", MOMENTUM, clsa_views),
     "clsa_naive": Case("clsa", {**MOMENTUM, "strong_loss": "contrastive", "negatives": "queue"}, clsa_views),
+    "ms2l": Case("ms2l", MS2L, ms2l_views, encoder=tiny_skeleton_encoder),
+    "ms2l_corrected": Case(
+        "ms2l", {**MS2L, "preset": "corrected", "positives": "others"}, ms2l_views, encoder=tiny_skeleton_encoder
+    ),
 }
 
 

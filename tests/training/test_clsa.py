@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,7 +9,7 @@ from torch import Tensor, nn
 
 from tests.training.distributed_cases import BATCH, TinyEncoder, clsa_views, group_norm
 from tests.training.test_loop import same_state, tiny, trainer_for
-from tests.training.test_moco import SHAPES
+from tests.training.test_moco import SHAPES, found_before_and_after
 from training.loop import Stopped
 from training.losses import ddm
 from training.methods import Context
@@ -228,20 +226,6 @@ def test_resume_continues_bit_for_bit(tmp_path, changes):
 
 
 @pytest.mark.parametrize("strong_loss", ["ddm", "contrastive"])
-def test_training_learns(tmp_path, strong_loss):
-    """On drawn shapes: the loss falls, and held-out kNN ends above chance."""
-    trainer = run(
-        tmp_path / "run",
-        data={**SHAPES, "dataset": "synthetic:shapes?n=480", "held_out": 0.25},
-        method={"queue_size": 256, "strong_loss": strong_loss},
-        optim={"name": "sgd", "lr": 0.1, "lr_scaling": "none"},
-        epochs=8,
-        batch_size=32,
-        monitor={"every_epochs": 8, "train_samples": 360, "held_out_samples": 120, "k": 5},
-    )
-    trainer.run()
-    records = trainer.folder.records()
-    steps = [r for r in records if "loss" in r]
-    assert steps[-1]["contrastive"] < math.log(32 + 256) - 0.25
-    assert steps[-1]["loss"] < steps[0]["loss"]
-    assert records[-1]["held_out_knn"] > 1.5 / len(trainer.data.dataset.class_names)
+def test_training_learns(strong_loss):
+    before, after = found_before_and_after("clsa", strong_loss=strong_loss)
+    assert before < 0.35 and after > 0.5

@@ -30,9 +30,9 @@ RNG = np.random.default_rng(0)
 def write_nucla(folder, action, subject, episode, view, frames=None, label=None, **changes):
     frames = RNG.normal(size=(5, 20, 3)).round(4) if frames is None else frames
     name = f"a{action:02d}_s{subject:02d}_e{episode:02d}_v{view:02d}"
-    item = {"file_name": name, "skeletons": np.asarray(frames).tolist(), "label": action if label is None else label, **changes}
+    item = {"file_name": name, "skeletons": np.asarray(frames).tolist(), "label": action if label is None else label}
     folder.mkdir(exist_ok=True)
-    (folder / f"{name}.json").write_text(json.dumps(item))
+    (folder / f"{name}.json").write_text(json.dumps({**item, **changes}))
     return np.asarray(frames)
 
 

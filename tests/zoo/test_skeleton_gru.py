@@ -131,7 +131,7 @@ def test_extraction_of_ragged_data_equals_one_at_a_time(tmp_path):
 
 def test_extraction_names_a_broken_sequence():
     good = np.zeros((4, 20, 3))
-    with pytest.raises(InputError, match="sample '1'.*joint layout"):
+    with pytest.raises(InputError, match=r"sample '1'.*joint layout"):
         embed(encoder(), [good, np.zeros((4, 25, 3))])
     with pytest.raises(InputError, match="image data"):
         embed(encoder(), open_dataset("synthetic:shapes?n=8", "test"))

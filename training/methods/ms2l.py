@@ -240,11 +240,9 @@ def shuffle_segments(x: Tensor, lengths: Tensor, orders: Tensor) -> Tensor:
 
 
 def _mlp(width: int, hidden: int, out: int) -> nn.Sequential:
-    """Linear, batch norm, ReLU, Linear; Xavier-normal weights, zero biases."""
-    layers = nn.Sequential(
-        nn.Linear(width, hidden), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True), nn.Linear(hidden, out)
-    )
-    for layer in (layers[0], layers[3]):
+    """Linear, batch norm, ReLU, Linear; Xavier-normal weights, zero bias. Batch norm would cancel a first bias."""
+    first, last = nn.Linear(width, hidden, bias=False), nn.Linear(hidden, out)
+    for layer in (first, last):
         nn.init.xavier_normal_(layer.weight)
-        nn.init.zeros_(layer.bias)
-    return layers
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(first, nn.BatchNorm1d(hidden), nn.ReLU(inplace=True), last)
