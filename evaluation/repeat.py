@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import shlex
 
-from evaluation.__main__ import parser, run
+from evaluation.__main__ import parser, run, splits
 from zoo import catalog
+from zoo.errors import ZooError
 from zoo.results import Result
 from zoo.verification import Check
 
@@ -13,11 +15,13 @@ from zoo.verification import Check
 TOLERANCE = 0.005
 
 
-def repeat(name: str, data: str) -> list[Check]:
-    """Run every stored command of a checkpoint on `data` and compare each metric.
+def repeat(name: str, data: str | None = None) -> list[Check]:
+    """Run every stored command of a checkpoint again and compare each metric.
 
     Args:
-        name: a published checkpoint. data: where its dataset lies on this machine.
+        name: a published checkpoint.
+        data: where its dataset lies on this machine; None for where each command says, and commands whose
+            dataset is not there are left out with a line that says so.
 
     Raises:
         UnknownNameError, DataError: as the evaluation itself.
@@ -31,10 +35,24 @@ def repeat(name: str, data: str) -> list[Check]:
             checks.append(Check(False, f"cannot repeat {command!r}: it is no `python -m evaluation` command"))
             continue
         options = parser().parse_args(arguments[3:])
-        options.dataset = data
+        if data is not None:
+            options.dataset = data
+        elif (missing := _not_at_hand(options)) is not None:
+            checks.append(Check(True, f"not repeated: `{command}` ({missing})"))
+            continue
         again = {(row.protocol, row.subject): row for row in run(options, command, quiet=True).rows}
         checks += [_compare(row, again.get((row.protocol, row.subject))) for row in rows if row.command == command]
     return checks
+
+
+def _not_at_hand(options: argparse.Namespace) -> str | None:
+    """Why the dataset of a command cannot be opened here, None if it can. Never downloads."""
+    options.download = False
+    try:
+        splits(options.dataset, options.train_split, options.test_split, options.root)
+    except (ZooError, ImportError) as error:
+        return str(error)
+    return None
 
 
 def _compare(stored: Result, again: Result | None) -> Check:

@@ -67,9 +67,14 @@ def results(name: str) -> Results | None:
     if not path.exists():
         return None
     found = read_results(path)
-    if found.weights_sha256 != config(name).weights.sha256:
-        raise ConfigError(f"{path} was measured on other weights; evaluate again and publish with overwrite=True")
+    check_measured_on(found, config(name), str(path))
     return found
+
+
+def check_measured_on(results: Results | None, config: CheckpointConfig, source: str) -> None:
+    """Refuse measurements of other weights than `config`'s. Raises ConfigError."""
+    if results is not None and results.weights_sha256 != config.weights.sha256:
+        raise ConfigError(f"{source} was measured on other weights; evaluate again and publish with overwrite=True")
 
 
 def list_models(pattern: str = "*", modality: str | None = None, method: str | None = None) -> list[str]:

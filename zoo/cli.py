@@ -117,19 +117,28 @@ def publish(
 
 @app.command()
 def verify(
-    names: Annotated[list[str] | None, typer.Argument(help="checkpoints; none means --all")] = None,
+    names: Annotated[list[str] | None, typer.Argument(help="checkpoints or addresses; none means --all")] = None,
     all_: Annotated[bool, typer.Option("--all", help="every published checkpoint")] = False,
-    data: Annotated[str | None, typer.Option(help="the dataset of the card, to repeat its numbers")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="where the card's dataset lies, if not where its command says")
+    ] = None,
+    no_data: Annotated[
+        bool, typer.Option("--no-data", help="seconds: do not measure the card's numbers again")
+    ] = False,
 ) -> None:
-    """Hash, strict load and card of checkpoints; with --data the card's numbers are measured again."""
-    from evaluation.repeat import repeat
-    from zoo.catalog import list_models
+    """Hash, strict load, stored outputs and card of checkpoints; then the card's numbers again if the data is here."""
+    from zoo import catalog
     from zoo.verification import verify as run
 
-    chosen = list_models() if all_ or not names else names
+    chosen = list(catalog.folders()) if all_ or not names else names
     failed = False
     for name in chosen:
-        for line in [*run(name), *(repeat(name, data) if data is not None else [])]:
+        lines = run(name)
+        if not no_data and all(line.ok for line in lines) and name in catalog.folders():
+            from evaluation.repeat import repeat
+
+            lines += repeat(name, data)
+        for line in lines:
             failed = failed or not line.ok
             print(f"{'ok  ' if line.ok else 'FAIL'} {name}: {line.text}")
     raise typer.Exit(1 if failed else 0)

@@ -44,6 +44,17 @@ class HubFiles:
         """The weights file in the cache, from the commit that `config` found. Raises HubError."""
         return self._fetch(name, self.commit)
 
+    def extra(self, name: str) -> bytes | None:
+        """A small file from the same commit, None if the repository has none. Raises HubError."""
+        from huggingface_hub.errors import EntryNotFoundError
+
+        try:
+            return self._fetch(name, self.commit).read_bytes()
+        except HubError as error:
+            if isinstance(error.__cause__, EntryNotFoundError) and _status(error.__cause__) == 404:
+                return None
+            raise
+
     def advice(self, path: Path) -> str:
         """What to do when the cached file at `path` is not what config.json describes."""
         return f"if the cached copy is damaged, delete {path.resolve()} and load again"

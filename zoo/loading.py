@@ -18,6 +18,8 @@ from zoo.config import MAX_CONFIG_BYTES, CheckpointConfig, parse_config
 from zoo.encoder import Encoder
 from zoo.errors import CheckpointError, ConfigError, InputError, UnknownNameError
 
+#: Cards, results and reference outputs are far smaller.
+MAX_EXTRA_BYTES = 8 << 20
 _FORMS = "an address is a catalogue name, 'hf-hub:org/name[@revision]' or 'local-dir:path'"
 
 
@@ -31,6 +33,9 @@ class Files(Protocol):
 
     def weights(self, name: str) -> Path:
         """The weights file as a path that can be opened."""
+
+    def extra(self, name: str) -> bytes | None:
+        """A small file beside them, such as results.json or reference.json; None if there is none."""
 
     def advice(self, path: Path) -> str:
         """What else to try when that file turns out wrong; may be empty."""
@@ -66,6 +71,20 @@ class FolderFiles:
         if target.parent not in allowed:
             raise CheckpointError(f"{path} is a link out of its folder, to {target}; copy the file itself there")
         return path
+
+    def extra(self, name: str) -> bytes | None:
+        """The bytes of a small file in the folder, None if it is missing. Raises ConfigError."""
+        path = self.folder / name
+        try:
+            with path.open("rb") as file:
+                content = file.read(MAX_EXTRA_BYTES + 1)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from None
+        if len(content) > MAX_EXTRA_BYTES:
+            raise ConfigError(f"{path} is larger than {MAX_EXTRA_BYTES} bytes; no zoo writes that")
+        return content
 
     def advice(self, path: Path) -> str:
         """Nothing to add: the messages name the folder already."""

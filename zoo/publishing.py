@@ -23,6 +23,8 @@ from zoo.config import Architecture, CheckpointConfig, Method, Training, Weights
 from zoo.encoder import Encoder
 from zoo.errors import CheckpointError, ConfigError
 from zoo.loading import FolderFiles, load_checked
+from zoo.reference import FILE as REFERENCE
+from zoo.reference import Reference, check_reference, make_reference, parse_reference
 from zoo.results import Results, read_results
 from zoo.weights import NETWORK_KEY, network_digest
 
@@ -41,7 +43,7 @@ def write_checkpoint(
     licence: str = "MIT",
     results: Results | None = None,
 ) -> CheckpointConfig:
-    """Write `encoder` as a checkpoint folder: config.json, model.safetensors, and results.json if given.
+    """Write `encoder` as a checkpoint folder: config.json, weights, reference outputs, and results.json if given.
 
     The folder appears whole or not at all: it is written under a temporary name, loaded back as a
     user would, and only then exchanged with an older one.
@@ -142,7 +144,8 @@ def publish(
     results = _measured_on(results, config)
     card = render_card(config.model_copy(update={"name": name}), results)
     content = files.weights(config.weights.file).read_bytes()
-    _write_folder(target, renamed, config.weights.file, content, results)
+    reference = _kept_reference(files, config)
+    _write_folder(target, renamed, config.weights.file, content, results, reference)
     _write_card(cards / f"{name}.md", card)
     return target
 
@@ -207,7 +210,16 @@ def _destinations(out: str | Path | None, cards_dir: str | Path | None) -> tuple
     return (Path(out) if out is not None else EMBEDDED), cards
 
 
-def _write_folder(folder: Path, config: str, file: str, content: bytes, results: Results | None) -> None:
+def _kept_reference(files: FolderFiles, config: CheckpointConfig) -> Reference | None:
+    """The outputs stored when these weights were first written: the older evidence is the better one."""
+    text = files.extra(REFERENCE)
+    found = parse_reference(text, files.label) if text is not None else None
+    return found if found is not None and found.weights_sha256 == config.weights.sha256 else None
+
+
+def _write_folder(
+    folder: Path, config: str, file: str, content: bytes, results: Results | None, reference: Reference | None = None
+) -> None:
     with _disk_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
@@ -218,16 +230,23 @@ def _write_folder(folder: Path, config: str, file: str, content: bytes, results:
             if results is not None:
                 _write_synced(fresh / "results.json", results.to_json().encode())
             _write_synced(fresh / "config.json", config.encode())
-        _check_loads(fresh, folder, config)
+        made = _check_loads(fresh, folder, config, reference)
         with _disk_errors(folder):
+            _write_synced(fresh / REFERENCE, made.to_json().encode())
             _replace_folder(fresh, folder)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
 
 
-def _check_loads(fresh: Path, folder: Path, config: str) -> None:
+def _check_loads(fresh: Path, folder: Path, config: str, reference: Reference | None) -> Reference:
+    """Load the new folder as a user would and run it; returns its outputs on the reference inputs."""
     try:
-        load_checked(FolderFiles(fresh), config.encode())
+        encoder = load_checked(FolderFiles(fresh), config.encode()).eval()
+        assert encoder.config is not None
+        if reference is None:
+            return make_reference(encoder, encoder.config.weights.sha256)
+        check_reference(reference, encoder)
+        return reference
     except (CheckpointError, ConfigError) as error:
         message = str(error).replace(str(fresh), str(folder))
         raise type(error)(f"not written, because it would not load: {message}") from None

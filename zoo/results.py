@@ -71,10 +71,16 @@ def read_results(path: str | Path) -> Results:
         ConfigError: missing or not valid.
     """
     try:
-        return Results.model_validate(json.loads(Path(path).read_text(encoding="utf-8")))
+        return parse_results(Path(path).read_bytes(), str(path))
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist; `python -m evaluation` writes one") from None
+
+
+def parse_results(text: bytes, source: str) -> Results:
+    """Parse the text of a `results.json`; `source` names it in errors. Raises ConfigError."""
+    try:
+        return Results.model_validate(json.loads(text))
     except ValidationError as error:
-        raise ConfigError(f"{path} is not a valid results file: {first_problem(error)}") from None
-    except ValueError as error:
-        raise ConfigError(f"{path} is not valid JSON ({error})") from None
+        raise ConfigError(f"{source} is not a valid results file: {first_problem(error)}") from None
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{source} is not valid JSON ({error})") from None

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from zoo import catalog
 from zoo.cards import render_card
+from zoo.config import CheckpointConfig
+from zoo.encoder import Encoder
 from zoo.errors import ZooError
-from zoo.loading import load
+from zoo.loading import Files, FolderFiles, load_checked, locate
+from zoo.reference import FILE as REFERENCE
+from zoo.reference import check_reference, parse_reference
+from zoo.results import Results, parse_results
 
-CARDS = Path(__file__).parents[1] / "model_cards"
+CARDS = catalog.EMBEDDED.parent.parent / "model_cards"
 
 
 @dataclass(frozen=True)
@@ -21,30 +26,82 @@ class Check:
     text: str
 
 
-def verify(name: str) -> list[Check]:
-    """Check a checkpoint without any data: hash and strict load, results, card.
+def verify(address: str, files: Files | None = None) -> list[Check]:
+    """Check a checkpoint without any data: hash and strict load, features on stored inputs, results, card.
+
+    Args:
+        address: whatever `zoo.load` takes.
+        files: where its files come from; None for where `address` says.
 
     Raises:
         UnknownNameError: no such checkpoint.
     """
-    catalog.find(name)
+    files = files or locate(address)
     try:
-        encoder = load(name)
-        config = encoder.config
-        assert config is not None
-        checks = [
-            Check(
-                True, f"sha256 {config.weights.sha256[:12]}..., {config.weights.parameters:,} parameters load strictly"
-            )
-        ]
-        results = catalog.results(name)
+        encoder = load_checked(files, files.config()).eval()
+        if isinstance(files, FolderFiles) and files.folder in catalog.folders().values():
+            catalog.config(files.folder.name)
     except ZooError as error:
         return [Check(False, str(error))]
+    config = encoder.config
+    assert config is not None
+    weights = config.weights
+    loads = Check(True, f"sha256 {weights.sha256[:12]}..., {weights.parameters:,} parameters load strictly")
+    parity = _checked(lambda: _check_reference(files, encoder, config))
+    try:
+        results = _results(files, config)
+    except ZooError as error:
+        return [loads, *parity, Check(False, str(error))]
     rows = 0 if results is None else len(results.rows)
-    checks.append(Check(rows > 0, f"{rows} results measured on these weights"))
-    card = CARDS / f"{name}.md"
-    if card.exists():
-        same = card.read_text(encoding="utf-8") == render_card(config, results)
-        fix = "" if same else f"; render it again with `zoo publish {catalog.find(name)} --name {name} --overwrite`"
-        checks.append(Check(same, f"model card {'equals' if same else 'differs from'} its results{fix}"))
-    return checks
+    measured = Check(rows > 0, f"{rows} results measured on these weights")
+    return [loads, *parity, measured, *_checked(lambda: _check_card(files, config, results))]
+
+
+def _checked(check: Callable[[], list[Check]]) -> list[Check]:
+    try:
+        return check()
+    except ZooError as error:
+        return [Check(False, str(error))]
+
+
+def _check_reference(files: Files, encoder: Encoder, config: CheckpointConfig) -> list[Check]:
+    text = files.extra(REFERENCE)
+    if text is None:
+        fix = f"`zoo publish FOLDER --name {config.name} --overwrite` adds them"
+        return [Check(False, f"no reference outputs ({REFERENCE}); {fix}")]
+    reference = parse_reference(text, files.label)
+    if reference.weights_sha256 != config.weights.sha256:
+        return [Check(False, f"{REFERENCE} was written for other weights; publish {config.name} again")]
+    worst = check_reference(reference, encoder)
+    return [Check(True, f"features on {len(reference.features)} stored inputs differ by at most {worst:.1e}")]
+
+
+def _results(files: Files, config: CheckpointConfig) -> Results | None:
+    text = files.extra("results.json")
+    results = None if text is None else parse_results(text, f"{files.label}: results.json")
+    catalog.check_measured_on(results, config, f"{files.label}: results.json")
+    return results
+
+
+def _check_card(files: Files, config: CheckpointConfig, results: Results | None) -> list[Check]:
+    card, where = _card(files, config.name)
+    if card is None:
+        return [Check(False, f"{where} is missing; `zoo publish` writes it")] if where else []
+    if card == render_card(config, results):
+        return [Check(True, "model card equals its results")]
+    fix = f"render it again with `zoo publish {files.label} --name {config.name} --overwrite`"
+    return [Check(False, f"model card {where} differs from its results; {fix}")]
+
+
+def _card(files: Files, name: str) -> tuple[str | None, str]:
+    """The card's text, and its place; no place where none is promised (an installed zoo, a run folder)."""
+    text = files.extra("README.md")
+    if text is not None:
+        return text.decode("utf-8", "replace"), "README.md"
+    if not isinstance(files, FolderFiles):
+        return None, "README.md"
+    embedded = files.folder.parent == catalog.EMBEDDED
+    path = CARDS / f"{name}.md" if embedded else files.folder.parent / f"{name}.md"
+    if path.is_file():
+        return path.read_text(encoding="utf-8"), str(path)
+    return None, str(path) if embedded and CARDS.is_dir() else ""

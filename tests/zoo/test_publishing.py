@@ -101,7 +101,7 @@ def test_replacing_keeps_nothing_of_the_old(tmp_path, monkeypatch, exchange):
     write_small(tmp_path / "c", results=results_for(config))
     assert (tmp_path / "c" / "results.json").exists()
     write_small(tmp_path / "c", seed=1)
-    assert sorted(os.listdir(tmp_path / "c")) == ["config.json", "model.safetensors"]
+    assert sorted(os.listdir(tmp_path / "c")) == ["config.json", "model.safetensors", "reference.json"]
     assert os.listdir(tmp_path) == ["c"]
 
 
