@@ -29,7 +29,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "overrides", nargs="*", metavar="key=value", help="as in epochs=10 data=data/cifar10 optim.lr=0.3"
     )
-    made.add_argument("--run", metavar="DIR", help="run folder (default: runs/NAME)")
+    # torchrun takes `--run` for an ambiguous form of its own --run-path.
+    made.add_argument("--out", "--run", dest="run", metavar="DIR", help="run folder (default: runs/NAME)")
     made.add_argument("--fresh", action="store_true", help="delete the run folder first")
     made.add_argument("--minutes", type=float, help="stop after this long with the state saved")
     made.add_argument("--device", help="cpu, cuda, cuda:1 (default: the accelerator if there is one)")
@@ -42,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 done, 1 stopped early (state saved) or failed, 2 bad input."""
-    options = parser().parse_args(arguments)
+    options = parser().parse_intermixed_args(arguments)  # key=value may follow --out DIR
     if options.list or options.recipe is None:
         print("\n".join(available_recipes()))
         return 0 if options.list else 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -91,13 +92,34 @@ def show(numbers: dict[str, Any]) -> None:
     from rich.table import Table
 
     table = Table(title=f"Plan of {numbers['recipe']}", show_header=False)
-    for key, value in numbers.items():
-        if key == "recipe":
-            continue
-        if isinstance(value, int):
-            text = f"{value:,}" if abs(value) < 10**9 else f"{value:.3g}"
-        else:
-            text = f"{value:.3g}" if isinstance(value, float) else str(value)
-        unit = {"peak_memory_bytes": f"{numbers['peak_memory_bytes'] / 1e9:.2f} GB"}.get(key, text)
-        table.add_row(key.replace("_", " "), unit)
-    Console().print(table)
+    for key, (label, form) in _ROWS.items():
+        table.add_row(label, form(numbers[key]))
+    Console(highlight=False).print(table)
+
+
+def _duration(hours: float) -> str:
+    minutes = 60 * hours
+    return f"{60 * minutes:.0f} s" if minutes < 2 else f"{minutes:.0f} min" if hours < 2 else f"{hours:,.1f} h"
+
+
+def _flops(count: int) -> str:
+    return f"{count / 1e12:,.3g} TFLOP"
+
+
+#: number -> how the table names and prints it.
+_ROWS: dict[str, tuple[str, Callable[[Any], str]]] = {
+    "hardware": ("hardware", str),
+    "encoder_parameters": ("parameters, encoder", "{:,}".format),
+    "trained_parameters": ("parameters, trained", "{:,}".format),
+    "training_samples": ("training samples", "{:,}".format),
+    "held_out_samples": ("held-out samples", "{:,}".format),
+    "batch_size": ("batch size", "{:,}".format),
+    "steps": ("steps", "{:,}".format),
+    "samples_seen": ("samples seen", "{:,}".format),
+    "precision": ("precision", str),
+    "flops_per_step": ("arithmetic a step", _flops),
+    "flops_total": ("arithmetic in all", _flops),
+    "peak_memory_bytes": ("peak memory", lambda n: f"{n / 1e9:.2f} GB"),
+    "seconds_per_step": ("measured here, a step", lambda s: f"{s:.3g} s"),
+    "hours": ("time to expect here", _duration),
+}

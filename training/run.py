@@ -53,10 +53,10 @@ class RunFolder:
             if differences:
                 raise TrainingError(
                     f"{self.path} holds a run with other settings ({'; '.join(differences[:4])}); "
-                    "give --run another folder, or --fresh to start over"
+                    "give --out another folder, or --fresh to start over"
                 )
         elif self.path.exists() and any(self.path.iterdir()):
-            raise TrainingError(f"{self.path} is not empty and holds no run; give --run another folder")
+            raise TrainingError(f"{self.path} is not empty and holds no run; give --out another folder")
         self.path.mkdir(parents=True, exist_ok=True)
         write_text(written, yaml.safe_dump(recipe.dump(), sort_keys=False))
         write_text(self.path / "environment.json", json.dumps(environment(command), indent=1) + "\n")

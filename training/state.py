@@ -58,6 +58,6 @@ def load_state(folder: Path, device: torch.device) -> tuple[dict[str, Any], str]
             problems.append(f"{name}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
     if problems:
         raise TrainingError(
-            f"no state in {folder} can be read ({'; '.join(problems)}); start over with --fresh or another --run"
+            f"no state in {folder} can be read ({'; '.join(problems)}); start over with --fresh or another --out"
         )
     return None
