@@ -54,8 +54,10 @@ def test_the_choice_never_sees_test_labels_or_features(probe):
 
 def test_knn_equals_a_slow_loop():
     found = classify(TRAIN, TEST.features, [1, 7], 0.1)
+
     def unit(x):
         return x / np.linalg.norm(x, axis=1, keepdims=True)
+
     similarity = unit(TEST.features.astype(np.float64)) @ unit(TRAIN.features.astype(np.float64)).T
     for k in (1, 7):
         slow = []

@@ -16,6 +16,7 @@ from torch import nn
 
 from tests.training.distributed_cases import CASES, all_cases, difference, spawn
 from training import distributed
+from training.methods import METHODS
 from zoo.errors import ConfigError
 
 
@@ -27,6 +28,10 @@ def one() -> dict:
 @pytest.fixture(scope="module", params=[2, 4])
 def many(request, tmp_path_factory) -> list:
     return spawn(all_cases, request.param, tmp_path_factory.mktemp("ranks"))
+
+
+def test_every_method_has_a_case():
+    assert {case.method for case in CASES.values()} == set(METHODS)
 
 
 @pytest.mark.parametrize("name", list(CASES))

@@ -81,10 +81,12 @@ def test_resume_continues_bit_for_bit(tmp_path, changes):
     assert second.resume() and second.step == 7
     second.run()
     same_state(whole.state(), second.state())
+
     def strip(path):
         return [
             {k: v for k, v in r.items() if k not in ("samples_per_s", "wall_time_s")} for r in RunFolder(path).records()
         ]
+
     assert strip(tmp_path / "parts") == strip(tmp_path / "whole")
 
 
@@ -115,7 +117,6 @@ def test_killed_at_any_moment_the_same_command_finishes(tmp_path, moment):
     process.wait()
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
-    assert not list((tmp_path / "run" / "state").glob(".*")) or True
     encoder = zoo.load(f"local-dir:{tmp_path / 'run' / 'encoder'}")
     straight = trainer_for(tmp_path / "straight", parse_recipe(yaml.safe_load(recipe.read_text()), "straight"))
     torch.set_num_threads(1)

@@ -1,0 +1,47 @@
+"""`--plan`: what it prints agrees with what a run then does, and nothing is trained or left behind."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from training.__main__ import main
+from training.plan import plan
+from training.recipe import read_recipe
+
+TINY = [
+    "data.dataset=synthetic:shapes?n=160&size=16",
+    "input.size=[16,16]",
+    "batch_size=32",
+    "epochs=3",
+    "monitor=null",
+]
+
+
+def planned(*overrides: str):
+    return plan(read_recipe("smoke", [*TINY, *overrides]), torch.device("cpu"))
+
+
+def test_counts_are_those_of_the_run():
+    numbers = planned()
+    assert (numbers["training_samples"], numbers["held_out_samples"]) == (128, 32)
+    assert numbers["steps"] == 3 * 128 // 32 and numbers["samples_seen"] == numbers["steps"] * 32
+    assert numbers["trained_parameters"] > numbers["encoder_parameters"] > 100_000
+    assert numbers["hours"] == pytest.approx(numbers["seconds_per_step"] * numbers["steps"] / 3600)
+    assert numbers["peak_memory_bytes"] > 4 * numbers["trained_parameters"]
+
+
+def test_small_views_cost_less_arithmetic():
+    """Each stage of a progressive schedule counts at its own size."""
+    large = planned()["flops_total"]
+    mixed = planned("view_sizes=[{until: 0.5, size: 8}, {until: 1.0, size: 16}]")["flops_total"]
+    small = planned("view_sizes=[{until: 1.0, size: 8}]")["flops_total"]
+    assert mixed == pytest.approx((small + large) / 2, rel=1e-6) and small < 0.6 * large
+
+
+def test_the_command_prints_a_table_and_leaves_no_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["smoke", "--plan", "--device", "cpu", *TINY]) == 0
+    out = capsys.readouterr().out
+    assert "time to expect" in out and "peak memory" in out and "TFLOP" in out
+    assert not list(tmp_path.iterdir())
