@@ -19,7 +19,9 @@ if _there is None or _Path(_there).resolve().parent != _here:
         f"{_here}. Start a fresh Python process and call torch.hub.load before importing the other one"
     )
 
+import zoo.architectures.attention as _attention  # noqa: E402, F401
 import zoo.architectures.image as _image  # noqa: E402, F401
+import zoo.architectures.unet as _unet  # noqa: E402, F401
 import zoo.catalog as _catalog  # noqa: E402
 import zoo.hub as _hub  # noqa: E402, F401
 import zoo.loading as _loading  # noqa: E402

@@ -11,7 +11,7 @@ import torch
 from training import distributed
 from training.console import ConsoleReport
 from training.errors import TrainingError
-from training.export import export_encoder
+from training.export import draw_pictures, export_encoder
 from training.loop import Stopped, Trainer
 from training.recipe import Recipe, available_recipes, read_recipe
 from training.run import RunFolder, command_line
@@ -92,6 +92,7 @@ def train(recipe: Recipe, options: argparse.Namespace, device: torch.device) -> 
         if distributed.is_main():
             folder.close()
             path = export_encoder(trainer)
+            draw_pictures(trainer)
             report.say(
                 f"done: zoo.load('local-dir:{path}'); publish with `zoo publish {folder.path} --name {recipe.name}`"
             )

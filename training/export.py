@@ -46,3 +46,16 @@ def export_encoder(trainer: Trainer) -> Path:
         training=training,
     )
     return folder
+
+
+def draw_pictures(trainer: Trainer) -> list[Path]:
+    """Pictures in the run folder, of methods that have a `draw`; on held-out images where there are any."""
+    draw = getattr(trainer.method, "draw", None)
+    if draw is None:
+        return []
+    held = trainer.data.held if len(trainer.data.held) else trainer.data.train
+    # Evenly spaced, as files are ordered by class.
+    chosen = held[:: max(1, len(held) // 8)][:8]
+    images = trainer.batches.get(trainer.data.rows(chosen))["images"]
+    with trainer.autocast():
+        return draw(images, trainer.folder.path)

@@ -176,3 +176,21 @@ def ddm(
     targets = sum((s.detach() / (weak_temperature or temperature)).softmax(dim=1) for s in weak)
     log_probabilities = sum((s / temperature).log_softmax(dim=1) for s in strong)
     return -(targets * log_probabilities).sum(dim=1).mean()
+
+
+def reconstruction(restored: Tensor, target: Tensor, error: str = "mse") -> Tensor:
+    """Error of restored images, mean over all elements, in float32 even under autocast.
+
+    Args:
+        restored, target: `(N, C, H, W)`.
+        error: `"mse"`, squared, or `"huber"`, half squared below 1 and linear above.
+
+    Raises:
+        InputError: shapes that differ, or an unknown error.
+    """
+    if restored.shape != target.shape:
+        raise InputError(f"reconstruction takes equal shapes, got {tuple(restored.shape)} and {tuple(target.shape)}")
+    functions = {"mse": F.mse_loss, "huber": F.huber_loss}
+    if error not in functions:
+        raise InputError(f"reconstruction knows the errors {', '.join(functions)}, not {error!r}")
+    return functions[error](at_least_float32(restored), at_least_float32(target))

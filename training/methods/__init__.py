@@ -26,6 +26,7 @@ class Context:
 #: name -> class, or "module:class" which is imported on first use.
 METHODS: dict[str, Any] = {
     "simclr": "training.methods.simclr:SimCLR",
+    "conrec": "training.methods.conrec:ConRec",
     "ms2l": "training.methods.ms2l:MS2L",
     "moco": "training.methods.moco:MoCo",
     "clsa": "training.methods.clsa:CLSA",

@@ -15,6 +15,8 @@ from zoo.errors import ConfigError, nearest
 #: `__init__(arguments, input)`.
 FAMILIES: dict[str, str] = {
     "timm": "zoo.architectures.image:ImageEncoder",
+    "timm_maps": "zoo.architectures.attention:TimmMaps",
+    "unet": "zoo.architectures.unet:UNetEncoder",
     "skeleton_gru": "zoo.architectures.skeleton_gru:SkeletonGRU",
 }
 

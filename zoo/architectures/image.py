@@ -68,7 +68,7 @@ class ImageEncoder(Encoder):
     def __init__(self, arguments: TimmArguments, input: ImageInput) -> None:
         super().__init__()
         self.input = input
-        self.backbone = _timm_backbone(arguments, input)
+        self.backbone = timm_backbone(arguments, input)
         self.num_features = int(getattr(self.backbone, "head_hidden_size", 0) or self.backbone.num_features)
 
     def _features(self, x: Tensor, lengths: Tensor | None) -> Tensor:
@@ -79,26 +79,32 @@ class ImageEncoder(Encoder):
         return self.backbone.forward_head(features, pre_logits=True)
 
     def check_input(self, x: Tensor, lengths: Tensor | None) -> None:
-        height, width = self.input.size
-        wanted = f"(N, 3, {height}, {width})"
-        came = tuple(x.shape)
-        if lengths is not None:
-            raise InputError(f"{self.name} is an image encoder and takes no `lengths`")
-        if x.ndim == 3:
-            raise InputError(f"{self.name} takes a batch {wanted}, got {came}; add a batch axis with x[None]")
-        if x.ndim != 4 or x.shape[1] != 3:
-            hint = "; move the channels: x.permute(0, 3, 1, 2)" if x.ndim == 4 and x.shape[-1] == 3 else ""
-            raise InputError(f"{self.name} takes images {wanted}, got {came}{hint}")
-        if x.shape[0] == 0:
-            raise InputError(f"{self.name} got an empty batch {came}")
-        if self.strict_input and not self.training and came[2:] != (height, width):
-            raise InputError(
-                f"{self.name} was trained on {height}x{width} px, got {came[2]}x{came[3]}; use "
-                "encoder.transform(), or set encoder.strict_input = False to accept other sizes"
-            )
+        check_images(self, x, lengths)
 
 
-def _timm_backbone(arguments: TimmArguments, input: ImageInput) -> nn.Module:
+def check_images(encoder: Encoder, x: Tensor, lengths: Tensor | None) -> None:
+    """`Encoder.check_input` of every image encoder. Raises InputError."""
+    height, width = encoder.input.size
+    wanted = f"(N, 3, {height}, {width})"
+    came = tuple(x.shape)
+    if lengths is not None:
+        raise InputError(f"{encoder.name} is an image encoder and takes no `lengths`")
+    if x.ndim == 3:
+        raise InputError(f"{encoder.name} takes a batch {wanted}, got {came}; add a batch axis with x[None]")
+    if x.ndim != 4 or x.shape[1] != 3:
+        hint = "; move the channels: x.permute(0, 3, 1, 2)" if x.ndim == 4 and x.shape[-1] == 3 else ""
+        raise InputError(f"{encoder.name} takes images {wanted}, got {came}{hint}")
+    if x.shape[0] == 0:
+        raise InputError(f"{encoder.name} got an empty batch {came}")
+    if encoder.strict_input and not encoder.training and came[2:] != (height, width):
+        raise InputError(
+            f"{encoder.name} was trained on {height}x{width} px, got {came[2]}x{came[3]}; use "
+            "encoder.transform(), or set encoder.strict_input = False to accept other sizes"
+        )
+
+
+def timm_backbone(arguments: TimmArguments, input: ImageInput) -> nn.Module:
+    """The network that the arguments name, without its classifier. Raises ConfigError."""
     import timm
 
     if not timm.is_model(arguments.model):

@@ -1,0 +1,75 @@
+"""The expanding half of a U-Net, from an encoder's maps back to pixels; never published."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from training.losses import at_least_float32
+from zoo.architectures.attention import initialise_convolutions
+from zoo.architectures.unet import double_convolution
+
+#: Channels below which a stage that no map fixes is not narrowed further.
+NARROWEST = 16
+
+
+class Decoder(nn.Module):
+    """Maps of an encoder -> pixels in 0..1 (ConRec, arXiv 2104.04323, as in its released code).
+
+    Per level, from coarse to fine: nearest up-sampling to that level's size, the level's own map beside it (through
+    a 1x1 convolution, batch norm and ReLU, times `strength`), two 3x3 convolutions. Where the finest map is smaller
+    than the image, as in most backbones, further stages without a skip follow. Last, a 1x1 convolution and a sigmoid.
+
+    Args:
+        channels: of the maps, finest first.
+        strides: image side / map side of each.
+        skips: so many of the finest levels have a skip; None means all but the coarsest.
+        strength: factor on the skips.
+    """
+
+    def __init__(
+        self, channels: Sequence[int], strides: Sequence[int], skips: int | None = None, strength: float = 1.0
+    ) -> None:
+        super().__init__()
+        levels = len(channels) - 1
+        self.with_skip = levels if skips is None else min(skips, levels)
+        self.strength = strength
+        self.skips = nn.ModuleList(_skip(width) for width in channels[: self.with_skip])
+        stages, width = [], channels[-1]
+        for level in reversed(range(levels)):
+            beside = channels[level] if level < self.with_skip else 0
+            stages.append(double_convolution(width + beside, channels[level]))
+            width = channels[level]
+        stride = strides[0]
+        while stride > 1:
+            narrower = min(width, max(NARROWEST, width // 2))
+            stages.append(double_convolution(width, narrower))
+            width, stride = narrower, stride // 2
+        self.stages = nn.ModuleList(stages)
+        self.output = nn.Conv2d(width, 3, kernel_size=1)
+        initialise_convolutions(self)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        """Maps as `MapEncoder.maps` gives them -> `(N, 3, *size)` in 0..1, at least float32."""
+        x = maps[-1]
+        levels = list(reversed(range(len(maps) - 1)))
+        for number, stage in enumerate(self.stages):
+            level = levels[number] if number < len(levels) else None
+            last = number == len(self.stages) - 1
+            if level is not None:
+                target = maps[level].shape[-2:]
+            else:
+                target = size if last else tuple(min(2 * a, b) for a, b in zip(x.shape[-2:], size, strict=True))
+            x = F.interpolate(x, size=tuple(target), mode="nearest")
+            if level is not None and level < self.with_skip:
+                x = torch.cat([x, self.skips[level](maps[level]) * self.strength], dim=1)
+            x = stage(x)
+        return torch.sigmoid(at_least_float32(self.output(x)))
+
+
+def _skip(width: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(width, width, kernel_size=1), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
