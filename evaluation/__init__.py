@@ -87,6 +87,11 @@ def evaluate(
             f"the splits have different classes: {list(train.class_names)[:5]}... in {train.split}, "
             f"{list(test.class_names)[:5]}... in {test.split}"
         )
+    if len(np.unique(train.labels)) < 2:  # said before the features are computed, not after
+        raise DataError(
+            f"{train.name}/{train.split} holds one class only ({train.class_names[int(train.labels[0])]!r}); a probe "
+            "needs at least two"
+        )
     train, test = limited(train, limit, seed), limited(test, limit, seed)
     rows: list[Result] = []
     own: tuple[Features, Features] | None = None

@@ -8,9 +8,9 @@ import warnings
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from zoo.config import CheckpointConfig, read_config
+from zoo.config import CheckpointConfig, parse_config, read_config
 from zoo.errors import ConfigError, UnknownNameError, nearest
-from zoo.results import Results, read_results
+from zoo.results import Results, parse_results, read_results
 
 EMBEDDED = Path(__file__).resolve().parent / "checkpoints"
 
@@ -100,13 +100,26 @@ def list_models(pattern: str = "*", modality: str | None = None, method: str | N
     return chosen
 
 
-def show(name: str) -> str:
-    """The essentials of a published checkpoint as text: method, data, sizes, measured results, licence.
+def show(address: str) -> str:
+    """The essentials of a checkpoint as text: method, data, sizes, measured results, licence.
+
+    Args:
+        address: a catalogue name, or any other address that `zoo.load` takes.
 
     Raises:
         UnknownNameError: no such checkpoint.
         ConfigError: its files are malformed.
+        HubError: the hub cannot be reached or does not hold it.
     """
     from zoo.cards import essentials
 
-    return essentials(config(name), results(name))
+    if ":" not in address:
+        return essentials(config(address), results(address))
+    from zoo.loading import locate
+
+    files = locate(address)
+    found = parse_config(files.config(), files.label)
+    text = files.extra("results.json")
+    measured = None if text is None else parse_results(text, f"{files.label}: results.json")
+    check_measured_on(measured, found, f"{files.label}: results.json")
+    return essentials(found, measured)

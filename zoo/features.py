@@ -20,6 +20,7 @@ from zoo.errors import DataError, InputError
 from zoo.feature_files import FeatureTable, feature_path
 from zoo.feature_reading import Batch, ImageSequence, read_batches
 from zoo.feature_stream import extract_to
+from zoo.loading import check_device
 
 __all__ = ["FeatureTable", "embed", "encoder_fingerprint", "extract", "resolve_precision"]
 
@@ -61,7 +62,8 @@ def extract(
         progress: called with samples done and samples in all (of this rank's share), after each batch.
 
     Raises:
-        InputError: the encoder does not fit the data, or gave NaN or infinite features (the samples are named).
+        InputError: the encoder does not fit the data, or gave NaN or infinite features (the samples are named); no
+            such device.
         DataError: the dataset is empty or a sample cannot be read (it is named); `out` cannot be written.
     """
     run = _start(encoder, dataset, batch_size, device, precision, workers, progress)
@@ -139,7 +141,7 @@ def resolve_precision(precision: str, device: torch.device) -> str:
 
 def _device(encoder: Encoder, device: str | torch.device | None) -> torch.device:
     if device is not None:
-        return torch.device(device)
+        return check_device(device)
     own = next((p.device for p in encoder.parameters()), torch.device("cpu"))
     if own.type != "cpu" or not torch.cuda.is_available():
         return own
@@ -312,6 +314,6 @@ def _prepared(encoder: Encoder, device: torch.device) -> Iterator[None]:
         for module, training in modes:
             module.training = training
         if strict is None:
-            del encoder.strict_input
+            vars(encoder).pop("strict_input", None)
         else:
             encoder.strict_input = strict

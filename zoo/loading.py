@@ -118,7 +118,7 @@ def load(
         HubError: the hub cannot be reached or does not hold what was asked for.
         InputError: the device does not exist here.
     """
-    place = _check_device(device)
+    place = check_device(device)
     files = locate(address, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
     if pretrained:
         encoder = _load_stable(files)
@@ -169,7 +169,8 @@ def _published(name: str) -> Path:
     return find(name)
 
 
-def _check_device(device: str | torch.device | None) -> torch.device:
+def check_device(device: str | torch.device | None) -> torch.device:
+    """The device, None being the CPU. Raises InputError if this machine has no such device."""
     try:
         place = torch.device("cpu" if device is None else device)
     except (RuntimeError, TypeError) as error:

@@ -96,6 +96,13 @@ def test_copies_of_training_images_in_the_test_split_are_reported(address):
         run(parser().parse_args(options), "", quiet=True)
 
 
+def test_one_class_is_refused_before_any_feature_is_computed(address):
+    data = open_dataset(DATA, "train")
+    one = data.subset(np.flatnonzero(np.asarray(data.labels) == 0))
+    with pytest.raises(DataError, match=r"one class only \('disc'\)"):
+        evaluate(load(address), one, one, progress=lambda what, done, total: pytest.fail(what))
+
+
 def test_unusable_settings_are_refused():
     for name, settings in (("knn", {"k_grid": (-3,)}), ("knn", {"k_grid": ()}), ("logreg", {"c_grid": (0.0,)})):
         with pytest.raises(ConfigError, match=name):

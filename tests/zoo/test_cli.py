@@ -40,11 +40,13 @@ def zoo_command(root, monkeypatch, capsys):
     return run
 
 
-def test_list_and_show(zoo_command):
+def test_list_and_show(zoo_command, root):
     status, out, _ = zoo_command("list")
     assert status == 0 and "simclr_small_toys" in out and "SimCLR" in out
-    status, out, _ = zoo_command("show", "simclr_small_toys")
-    assert status == 0 and "81.2" in out and "toys" in out
+    status, named, _ = zoo_command("show", "simclr_small_toys")
+    assert status == 0 and "81.2" in named and "toys" in named
+    status, addressed, _ = zoo_command("show", f"local-dir:{root / 'simclr_small_toys'}")
+    assert status == 0 and addressed == named
 
 
 def test_extract_writes_features_labels_and_names(zoo_command, tmp_path):
@@ -59,7 +61,7 @@ def test_extract_writes_features_labels_and_names(zoo_command, tmp_path):
 
 
 def test_publish_measures_and_writes_the_card(zoo_command, root, tmp_path):
-    status, out, err = zoo_command(
+    status, _, err = zoo_command(
         "publish", str(root / "simclr_small_toys"), "--name", "simclr_small_digits", "--data", DIGITS, "--limit", "60",
         "--out", str(tmp_path / "published"), "--cards", str(tmp_path / "cards"),
     )  # fmt: skip
@@ -90,6 +92,7 @@ def test_the_demo_needs_no_download_and_writes_what_it_says(root, tmp_path, monk
         (["list", "byol*"], "no checkpoint matches"),
         (["extract", "simclr_small_toys", "nowhere", "--out", "f.npz"], "no dataset 'nowhere'"),
         (["extract", "simclr_small_toys", DIGITS, "--split", "tran", "--out", "f.npz"], "no split 'tran'"),
+        (["extract", "simclr_small_toys", DIGITS, "--split", "test", "--device", "cuda:9", "--out", "f.npz"], "CUDA"),
         (["publish", "nowhere", "--name", "simclr_a_b"], "nowhere"),
         (["publish", "nowhere", "--name", "a", "--data", "digits", "--results", "r.json"], "not both"),
         (["verify", "simclr_smal_toys"], "did you mean"),
