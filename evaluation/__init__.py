@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from evaluation import floors as floor_features
+from evaluation.finetune import FineTuner
 from evaluation.inputs import Features, Outcome
 from evaluation.knn import KNNProbe
 from evaluation.metrics import with_intervals
 from evaluation.probe import LogisticProbe
-from evaluation.protocol import PROTOCOLS, KnnV1, LogRegV1, protocol
+from evaluation.protocol import PROTOCOLS, FineTuneV1, LogRegV1, Protocol, protocol
 from zoo.data.base import Dataset
 from zoo.data.splits import held_out
 from zoo.encoder import Encoder
@@ -22,7 +23,7 @@ from zoo.errors import DataError, UnknownNameError
 from zoo.features import embed
 from zoo.results import DataRecord, Result
 
-__all__ = ["Evaluation", "Features", "KNNProbe", "LogisticProbe", "evaluate"]
+__all__ = ["Evaluation", "Features", "FineTuner", "KNNProbe", "LogisticProbe", "evaluate"]
 
 Progress = Callable[[str, int, int], None]
 
@@ -97,12 +98,18 @@ def evaluate(
     own: tuple[Features, Features] | None = None
     predicted: dict[str, np.ndarray] = {}
     for subject in ("encoder", "untrained", "raw") if floors else ("encoder",):
-        parts = [_features(subject, encoder, part, seed, precision, progress) for part in (train, test)]
+        network = floor_features.untrained(encoder, seed) if subject == "untrained" else encoder
+        parts = [_features(subject, network, part, precision, progress) for part in (train, test)]
         for setting in chosen:
+            if isinstance(setting, FineTuneV1) and subject == "raw":  # there is no network to train
+                continue
             if progress is not None:
                 progress(f"{setting.name} on {subject}", 0, 1)
             started = time.perf_counter()
-            outcome = _run(setting, seed, *parts)
+            if isinstance(setting, FineTuneV1):
+                outcome = FineTuner(setting, seed, precision=precision, progress=progress).run(network, train, test)
+            else:
+                outcome = _run(setting, seed, *parts)
             rows.append(
                 Result(
                     protocol=setting.name,
@@ -135,14 +142,11 @@ def limited(dataset: Dataset, limit: int | None, seed: int = 0) -> Dataset:
     return dataset.subset(np.sort(kept))
 
 
-def _features(
-    subject: str, encoder: Encoder, dataset: Dataset, seed: int, precision: str, progress: Progress | None
-) -> Features:
+def _features(subject: str, network: Encoder, dataset: Dataset, precision: str, progress: Progress | None) -> Features:
     assert dataset.labels is not None
     labels = np.asarray(dataset.labels, dtype=np.int64)
     if subject == "raw":
-        return Features(floor_features.raw(encoder, dataset), labels)
-    network = encoder if subject == "encoder" else floor_features.untrained(encoder, seed)
+        return Features(floor_features.raw(network, dataset), labels)
     advance = None
     if progress is not None:
 
@@ -152,7 +156,7 @@ def _features(
     return Features(embed(network, dataset, precision=precision, progress=advance), labels)
 
 
-def _run(setting: LogRegV1 | KnnV1, seed: int, train: Features, test: Features) -> Outcome:
+def _run(setting: Protocol, seed: int, train: Features, test: Features) -> Outcome:
     probe = LogisticProbe(setting, seed) if isinstance(setting, LogRegV1) else KNNProbe(setting, seed)
     return probe.run(train, test)
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from zoo.results import Metric, Result
 
 #: First part of a protocol's name -> how a sentence says it.
-TITLES = {"logreg": "logistic regression", "knn": "weighted kNN"}
+TITLES = {"logreg": "logistic regression", "knn": "weighted kNN", "finetune": "fine-tuning"}
 #: Above this many comparisons the verdict counts them instead of naming each.
 NAMED = 3
 _ORDER = {"encoder": 0, "untrained": 1, "raw": 2}

@@ -1,0 +1,180 @@
+"""Fine-tuning: the whole network with a linear classifier, over a small grid chosen on held-out training samples."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from contextlib import nullcontext
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from evaluation.inputs import Outcome
+from evaluation.protocol import FineTuneV1
+from evaluation.training_inputs import inputs_of
+from zoo.data.base import Dataset
+from zoo.data.splits import held_out
+from zoo.encoder import Encoder
+from zoo.errors import DataError
+from zoo.features import embed, resolve_precision
+
+Progress = Callable[[str, int, int], None]
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class FineTuner:
+    """Protocol `finetune-v1`, for images and skeletons alike; see `evaluation.protocol.FineTuneV1`.
+
+    Args:
+        settings: steps, batch size, grids.
+        seed: of the held-out split, the order of samples and the augmentation.
+        precision: of forward and backward passes, `"auto"`, `"fp32"`, `"bf16"`.
+        device: where to train; None is a GPU if there is one.
+        progress: called as `progress(what, step, steps)`.
+    """
+
+    def __init__(
+        self,
+        settings: FineTuneV1 | None = None,
+        seed: int = 0,
+        *,
+        precision: str = "auto",
+        device: str | torch.device | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        self.settings, self.seed, self.progress = settings or FineTuneV1(), seed, progress
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.precision = resolve_precision(precision, self.device)
+
+    def run(self, encoder: Encoder, train: Dataset, test: Dataset, held: np.ndarray | None = None) -> Outcome:
+        """Choose learning rate and weight decay on part of `train`, train on all of it, predict `test`.
+
+        Args:
+            encoder: stays as it is; a copy is trained.
+            train, test: labelled; the test labels are not looked at.
+            held: indices into `train` to choose on, such as the official validation split; None draws them.
+
+        Raises:
+            DataError: no labels, fewer than two classes, or training diverged at every learning rate.
+        """
+        labels = _checked(train)
+        classes = max(len(train.class_names), int(labels.max()) + 1)
+        grid = [
+            (lr, decay) for lr in sorted(self.settings.lr_grid) for decay in sorted(self.settings.weight_decay_grid)
+        ]
+        warnings: list[str] = []
+        scores = self._choose(encoder, train, labels, classes, grid, held) if len(grid) > 1 else {}
+        best = max(scores, key=lambda key: (scores[key], -key[0], -key[1])) if scores else grid[0]
+        failed = [lr for (lr, _), score in scores.items() if math.isnan(score)]
+        if failed:
+            warnings.append(
+                f"training diverged at the learning rates {', '.join(f'{lr:g}' for lr in sorted(set(failed)))}"
+            )
+        rates = sorted({lr for lr, _ in grid})
+        if len(rates) > 1 and scores and best[0] in (rates[0], rates[-1]):
+            warnings.append(f"the chosen learning rate {best[0]:g} lies at the edge of the grid")
+        network, head, loss = self._train(encoder, train, labels, classes, best, "the chosen setting on all of it")
+        if math.isnan(loss):
+            raise DataError(f"fine-tuning diverged at the learning rate {best[0]:g}; give smaller values in lr_grid")
+        chosen = {
+            "lr": best[0],
+            "weight_decay": best[1],
+            "steps": self._steps(len(train)),
+            "train_loss": round(loss, 4),
+        }
+        if scores:
+            chosen["held_out_top1"] = scores[best]
+        return Outcome(self._predict(network, head, test), chosen, tuple(warnings))
+
+    def _choose(self, encoder, train, labels, classes, grid, held) -> dict[tuple[float, float], float]:
+        """Held-out accuracy of each setting, NaN where training diverged; empty where nothing can be held out."""
+        if held is None:
+            if np.bincount(labels).max() < 2:
+                return {}
+            fit, held = held_out(labels, self.settings.held_out, self.seed)
+        else:
+            fit = np.setdiff1d(np.arange(len(train)), held)
+        if len(held) > self.settings.select_samples:
+            _, part = held_out(labels[held], self.settings.select_samples / len(held), self.seed)
+            held = held[part]
+        part, judged = train.subset(fit), train.subset(held)
+        scores = {}
+        for number, key in enumerate(grid, 1):
+            what = f"setting {number} of {len(grid)}"
+            network, head, loss = self._train(encoder, part, labels[fit], classes, key, what)
+            right = self._predict(network, head, judged) == labels[held] if not math.isnan(loss) else None
+            scores[key] = math.nan if right is None else float(right.mean())
+        if all(math.isnan(score) for score in scores.values()):
+            raise DataError("fine-tuning diverged at every learning rate of the grid; give smaller values in lr_grid")
+        return dict(sorted(scores.items(), key=lambda item: math.isnan(item[1])))
+
+    def _train(self, encoder, train, labels, classes, key, what) -> tuple[Encoder, nn.Linear, float]:
+        """The trained copy, its classifier, and the mean loss of the last tenth of the steps (NaN: diverged)."""
+        lr, decay = key
+        steps, batch = self._steps(len(train)), min(self.settings.batch_size, len(train))
+        network = _trainable(encoder, max(1, len(train) // batch)).to(self.device)
+        head = nn.Linear(encoder.num_features, classes).to(self.device)
+        nn.init.zeros_(head.weight)
+        nn.init.zeros_(head.bias)
+        parameters = [p for p in network.parameters() if p.requires_grad] + list(head.parameters())
+        optimiser = torch.optim.SGD(parameters, lr=lr, momentum=0.9, nesterov=True, weight_decay=decay / lr)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: (1 + math.cos(math.pi * step / steps)) / 2)
+        inputs, rng = inputs_of(encoder, train, self.settings), np.random.default_rng(self.seed)
+        targets = torch.from_numpy(labels)
+        order, losses = np.empty(0, dtype=np.int64), []
+        for step in range(steps):
+            if len(order) < batch:  # an epoch ends: what is left of it comes first in the next
+                order = np.concatenate([order, rng.permutation(len(train))])
+            drawn, order = order[:batch], order[batch:]
+            x, lengths = inputs.batch(drawn, rng)
+            loss = self._loss(network, head, x, lengths, targets[drawn])
+            if not torch.isfinite(loss):
+                return network, head, math.nan
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+            losses.append(loss.item())
+            if self.progress is not None:
+                self.progress(f"fine-tuning, {what}", step + 1, steps)
+        return network, head, float(np.mean(losses[-max(1, steps // 10) :]))
+
+    def _loss(self, network, head, x: Tensor, lengths: Tensor | None, targets: Tensor) -> Tensor:
+        reduced = self.precision != "fp32"
+        with torch.autocast(self.device.type, _DTYPES[self.precision]) if reduced else nullcontext():
+            x = x.to(self.device)
+            h = network(x) if lengths is None else network(x, lengths.to(self.device))
+        # The classifier and the loss stay in float32, whatever the network ran in.
+        return nn.functional.cross_entropy(head(h.float()), targets.to(self.device))
+
+    def _steps(self, samples: int) -> int:
+        if self.settings.epochs is None:
+            return self.settings.steps
+        return max(1, round(self.settings.epochs * samples / min(self.settings.batch_size, samples)))
+
+    def _predict(self, network: Encoder, head: nn.Linear, dataset: Dataset) -> np.ndarray:
+        features = embed(network.eval(), dataset, precision=self.precision, device=self.device)
+        with torch.inference_mode():
+            return head.cpu()(torch.from_numpy(features)).argmax(dim=1).numpy()
+
+
+def _checked(train: Dataset) -> np.ndarray:
+    if train.labels is None:
+        raise DataError(f"{train.name} has no labels; fine-tuning needs them (class folders give labels)")
+    labels = np.asarray(train.labels, dtype=np.int64)
+    if len(np.unique(labels)) < 2:
+        raise DataError(f"{train.name}, {train.split}: one class only; fine-tuning needs at least two")
+    return labels
+
+
+def _trainable(encoder: Encoder, epoch_steps: int) -> Encoder:
+    """A copy in training mode, with SimCLR's batch-norm momentum (1 minus its max(1 - 10/s, 0.9))."""
+    network = copy.deepcopy(encoder).train()
+    for parameter in network.parameters():
+        parameter.requires_grad_(True)
+    for module in network.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.momentum = min(10 / epoch_steps, 0.1)
+    return network
