@@ -94,25 +94,43 @@ def extract(
 @app.command()
 def publish(
     run: Annotated[Path, typer.Argument(help="a run folder of `python -m training`, or a checkpoint folder")],
-    name: Annotated[str, typer.Option(help="method_architecture_dataset, lower case")],
+    name: Annotated[str | None, typer.Option(help="method_architecture_dataset, lower case")] = None,
     data: Annotated[str | None, typer.Option(help="measure on this dataset's train and test splits first")] = None,
     limit: Annotated[int | None, typer.Option(min=20, help="measure on at most this many samples a split")] = None,
     results: Annotated[Path | None, typer.Option(help="results.json of an earlier `python -m evaluation`")] = None,
     out: Annotated[Path | None, typer.Option(help="folder of checkpoints (default: zoo/checkpoints)")] = None,
     cards: Annotated[Path | None, typer.Option(help="folder of model cards (default: model_cards)")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace a published checkpoint of that name")] = False,
+    push: Annotated[str | None, typer.Option(help="org/name: upload to the Hugging Face Hub as well")] = None,
+    public: Annotated[bool, typer.Option("--public", help="with --push: the world may read it")] = False,
+    tag: Annotated[str | None, typer.Option(help="with --push: a new tag, such as v1")] = None,
+    replaces: Annotated[str | None, typer.Option(help="with --push: the commit whose weights are replaced")] = None,
 ) -> None:
-    """Checkpoint folder and model card from a training run; measures it first if --data is given."""
+    """Checkpoint folder and model card from a training run; measures it first if --data is given.
+
+    Without --name, a checkpoint folder is pushed as it stands.
+    """
     from zoo.publishing import publish as run_publish
     from zoo.results import read_results
 
     if data is not None and results is not None:
         raise ZooError("give --data to measure now, or --results from an earlier measurement, not both")
-    measured = read_results(results) if results is not None else None
-    if data is not None:
-        measured = _measure(run, name, data, limit)
-    folder = run_publish(run, name, out=out, results=measured, cards_dir=cards, overwrite=overwrite)
-    print(f"published {folder}; try zoo.load({name!r})")
+    if name is None and (push is None or data or results):
+        raise ZooError("give the checkpoint its name with --name method_architecture_dataset")
+    if push is None and (public or tag or replaces):
+        raise ZooError("--public, --tag and --replaces belong to --push org/name")
+    folder = run
+    if name is not None:
+        measured = read_results(results) if results is not None else None
+        if data is not None:
+            measured = _measure(run, name, data, limit)
+        folder = run_publish(run, name, out=out, results=measured, cards_dir=cards, overwrite=overwrite)
+        print(f"published {folder}; try zoo.load({name!r})")
+    if push is not None:
+        from zoo.push import push as run_push
+
+        pushed = run_push(folder, push, private=not public, tag=tag, replaces=replaces)
+        print(f"pushed and verified {pushed.address}; try zoo.load({pushed.address!r})")
 
 
 @app.command()

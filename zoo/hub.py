@@ -7,8 +7,8 @@ from pathlib import Path
 
 from zoo.errors import HubError, UnknownNameError
 
-_COMMIT = re.compile(r"[0-9a-f]{40}")
-_REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+COMMIT = re.compile(r"[0-9a-f]{40}")
+REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 class HubFiles:
@@ -21,10 +21,11 @@ class HubFiles:
         revision: str | None = None,
         cache_dir: str | Path | None = None,
         local_files_only: bool = False,
+        token: str | None = None,
     ) -> None:
         """`address` is what follows `hf-hub:`, as in `org/name` or `org/name@revision`. Raises UnknownNameError."""
         self.repo, at, pinned = address.partition("@")
-        if not _REPO.fullmatch(self.repo) or (at and not pinned):
+        if not REPO.fullmatch(self.repo) or (at and not pinned):
             raise UnknownNameError(f"'hf-hub:{address}' is no hub address; write 'hf-hub:org/name[@revision]'")
         if pinned and revision is not None and revision != pinned:
             raise UnknownNameError(f"'hf-hub:{address}' and revision={revision!r} name two revisions; keep one of them")
@@ -32,6 +33,7 @@ class HubFiles:
         self.label = f"hf-hub:{self.repo}" + (f"@{self.revision}" if self.revision else "")
         self.cache_dir = None if cache_dir is None else str(cache_dir)
         self.local_files_only = local_files_only
+        self.token = token
 
     def config(self) -> bytes:
         """The bytes of config.json. Raises HubError."""
@@ -51,7 +53,7 @@ class HubFiles:
         try:
             return self._fetch(name, self.commit).read_bytes()
         except HubError as error:
-            if isinstance(error.__cause__, EntryNotFoundError) and _status(error.__cause__) == 404:
+            if isinstance(error.__cause__, EntryNotFoundError) and status(error.__cause__) == 404:
                 return None
             raise
 
@@ -65,7 +67,7 @@ class HubFiles:
         from zoo import __version__
 
         try:
-            if revision is not None and _COMMIT.fullmatch(revision):
+            if revision is not None and COMMIT.fullmatch(revision):
                 # hf_hub_download makes no request for the file here either, but may make others of its own.
                 cached = try_to_load_from_cache(self.repo, name, cache_dir=self.cache_dir, revision=revision)
                 if isinstance(cached, str):
@@ -76,32 +78,34 @@ class HubFiles:
                 revision=revision,
                 cache_dir=self.cache_dir,
                 local_files_only=self.local_files_only,
+                token=self.token,
                 library_name="encoder-zoo",
                 library_version=__version__,
             )
         except Exception as error:  # huggingface_hub raises its own, httpx's and the system's errors
-            raise HubError(f"{self.label}: {name} could not be fetched: {_explain(error)}") from error
+            raise HubError(f"{self.label}: {name} could not be fetched: {explain(error)}") from error
         return Path(path)
 
 
-def _explain(error: Exception) -> str:
+def explain(error: Exception) -> str:
+    """An error of huggingface_hub or below it as one clause with its fix."""
     from huggingface_hub import errors
 
-    status = _status(error)
-    if isinstance(error, errors.GatedRepoError) or status == 403:
+    code = status(error)
+    if isinstance(error, errors.GatedRepoError) or code == 403:
         return "access is restricted (403); ask for access on its page, then `hf auth login` or set HF_TOKEN"
-    if isinstance(error, errors.RepositoryNotFoundError) or status == 401:
+    if isinstance(error, errors.RepositoryNotFoundError) or code == 401:
         return "no such repository, or a private one; check the name, or `hf auth login` or set HF_TOKEN"
     if isinstance(error, errors.RevisionNotFoundError):
         return "no such revision; name an existing branch, tag or full commit"
-    if status == 404:
+    if code == 404:
         return "the repository has no such file (404); is it an Encoder Zoo checkpoint?"
-    if status == 429:
+    if code == 429:
         return (
             "too many requests (429); wait some minutes, set HF_TOKEN, or pin a full commit so that the cache is enough"
         )
-    if status is not None and status >= 500:
-        return f"the hub answers {status}; try again later, or use a cached copy with HF_HUB_OFFLINE=1"
+    if code is not None and code >= 500:
+        return f"the hub answers {code}; try again later, or use a cached copy with HF_HUB_OFFLINE=1"
     if _offline(error):
         return "not in the cache, and the network is off; load it once without HF_HUB_OFFLINE and local_files_only"
     if isinstance(error, errors.LocalEntryNotFoundError):
@@ -120,7 +124,7 @@ def _chain(error: BaseException | None) -> list[BaseException]:
     return found
 
 
-def _status(error: Exception) -> int | None:
+def status(error: Exception) -> int | None:
     """HTTP status behind an error: huggingface_hub wraps most in 'not found in the cache'."""
     for link in _chain(error):
         response = getattr(link, "response", None)

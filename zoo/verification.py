@@ -26,12 +26,13 @@ class Check:
     text: str
 
 
-def verify(address: str, files: Files | None = None) -> list[Check]:
+def verify(address: str, files: Files | None = None, *, need_results: bool = True) -> list[Check]:
     """Check a checkpoint without any data: hash and strict load, features on stored inputs, results, card.
 
     Args:
         address: whatever `zoo.load` takes.
         files: where its files come from; None for where `address` says.
+        need_results: count a checkpoint that nobody measured as a failure.
 
     Raises:
         UnknownNameError: no such checkpoint.
@@ -53,7 +54,7 @@ def verify(address: str, files: Files | None = None) -> list[Check]:
     except ZooError as error:
         return [loads, *parity, Check(False, str(error))]
     rows = 0 if results is None else len(results.rows)
-    measured = Check(rows > 0, f"{rows} results measured on these weights")
+    measured = Check(rows > 0 or not need_results, f"{rows} results measured on these weights")
     return [loads, *parity, measured, *_checked(lambda: _check_card(files, config, results))]
 
 
