@@ -32,12 +32,14 @@ def open_dataset(
             - a torchvision name such as `"CIFAR10"` (a folder of the same name is `"./CIFAR10"`);
             - `"digits"`: scikit-learn's 1,797 digits; `"digits:placed"`: the same at random places and scales;
             - `"hf:org/name[@revision][:config]"`: the Hugging Face Hub, needs the extra `datasets`;
-            - `"synthetic:shapes[?n=2048&size=32&seed=0]"`: drawn on the spot;
+            - `"synthetic:shapes[?n=2048&size=32&seed=0]"`: drawn on the spot; so are `synthetic:rectangle-triangle`
+              and `synthetic:circle-square` (`n`, `size`, `seed`), the two drawn sets of ConRec;
             - skeletons: a folder of N-UCLA JSON, NTU `.skeleton` or PKU-MMD text files, a pyskl `.pkl`, an
               `(N, C, T, V, M)` `.npy`, the zoo's `.npz` (zoo/data/skeleton_arrays.py), or
               `"synthetic:motion[?n=512&seed=0]"`; `nucla:`, `ntu60:`, `ntu120:`, `pku:`, `pyskl:` and
               `skeletons:` before a path say which.
-        split: name of the split; may be left out if there is only one, or one called `"all"`.
+        split: name of the split, or several joined, as in `"train+val"`; may be left out if there is only one, or
+            one called `"all"`.
         root: where torchvision datasets lie; default $ZOO_DATA or ~/.cache/encoder-zoo/data.
         download: let torchvision fetch what is missing.
 
@@ -47,6 +49,10 @@ def open_dataset(
         HubError: the Hugging Face Hub cannot be reached.
     """
     reader = _reader(address, root, download)
+    if split is not None and "+" in split:
+        from zoo.data.joined import Joined
+
+        return Joined([reader.open(choose_split(str(address), part, reader.splits())) for part in split.split("+")])
     return reader.open(choose_split(str(address), split, reader.splits()))
 
 
@@ -96,9 +102,11 @@ def _reader(address: str | Path, root: str | Path | None, download: bool) -> _Re
 
             return _Reader(lambda: list(SPLITS), partial(open_motion, address))
         if address.startswith("synthetic:"):
-            from zoo.data.synthetic import SPLITS, open_synthetic
+            from zoo.data.synthetic import SPLITS, open_synthetic, set_name
+            from zoo.data.synthetic_grey import SETS, open_grey
 
-            return _Reader(lambda: list(SPLITS), partial(open_synthetic, address))
+            opener = open_grey if set_name(address) in SETS else open_synthetic
+            return _Reader(lambda: list(SPLITS), partial(opener, address))
         if address in ("digits", "digits:placed"):
             from zoo.data.digits import SPLITS, open_digits, open_placed_digits
 
@@ -132,12 +140,14 @@ def _path_reader(address: str | Path) -> _Reader:
 
 
 def _missing(address: str | Path) -> Exception:
+    from zoo.data.synthetic import KNOWN
     from zoo.data.torchvision_sets import SOURCES
 
     text = str(address)
     if isinstance(address, Path) or os.sep in text or text.startswith((".", "~")) or Path(text).suffix:
         return DataError(f"{text} does not exist; expected {ADDRESSES}")
-    known = {name.lower(): name for name in (*SOURCES, "digits", "synthetic:shapes", "synthetic:motion")}
+    names = (*SOURCES, "digits", *(f"synthetic:{name}" for name in KNOWN))
+    known = {name.lower(): name for name in names}
     clause = f"did you mean {known[text.lower()]!r}?" if text.lower() in known else nearest(text, list(known.values()))
     return UnknownNameError(f"no dataset {text!r}; {clause} Expected {ADDRESSES}")
 

@@ -9,6 +9,8 @@ import numpy as np
 from zoo.data.images import ArrayImages
 from zoo.errors import DataError, UnknownNameError, nearest
 
+#: All sets whose address begins with `synthetic:`.
+KNOWN = ["shapes", "motion", "rectangle-triangle", "circle-square"]
 SPLITS = ("train", "test")
 CLASSES = ("disc", "ring", "square", "triangle", "cross", "star", "half_disc", "bars")
 #: parameter -> (default, lowest, highest)
@@ -24,7 +26,7 @@ def parse_address(address: str) -> dict[str, int]:
     """
     name = set_name(address)
     if name != "shapes":
-        raise UnknownNameError(f"no synthetic dataset {name!r}; {nearest(name, ['shapes', 'motion'])}")
+        raise UnknownNameError(f"no synthetic dataset {name!r}; {nearest(name, KNOWN)}")
     return parse_parameters(address, PARAMETERS)
 
 
