@@ -126,6 +126,7 @@ def report_duplicates(train: Dataset, test: Dataset, limit: int | None, seed: in
 def write(found: Evaluation, encoder: str, folder: Path) -> Path:
     """results.json, results.csv and report.html in `folder`; returns the report's path."""
     from evaluation.figures import confusion, embedding_map, nearest_neighbours, score_chart
+    from evaluation.masks import attention_masks
     from evaluation.report import write_report
     from zoo.data.store import replacing
 
@@ -145,6 +146,7 @@ def write(found: Evaluation, encoder: str, folder: Path) -> Path:
         ),
         embedding_map(found.test.features, found.test.labels, names),
         confusion(found.test.labels, predicted, names),
+        attention_masks(load(encoder), found.test_data),
     ]  # fmt: skip
     title = f"{encoder} on {found.test_data.name}"
     return write_report(

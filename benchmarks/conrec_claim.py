@@ -1,0 +1,132 @@
+"""ConRec's claim: three arms that differ in nothing else, over seeds, probed with few and with all labels.
+
+    python -m benchmarks.conrec_claim conrec_unet16_rectangles --seeds 0 1 2 --out runs/claim_rectangles
+
+Each arm is trained by its recipe with `key=value` overrides, its features are probed on the test split with a tenth, a
+quarter, half and all of the training labels (protocol logreg-v1, stratified draws that all arms share), and arms are
+compared seed by seed: mean difference with a 95 % t-interval over seeds. Killed, the same command continues.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from evaluation.inputs import Features
+from evaluation.probe import LogisticProbe
+from training.__main__ import main as train
+from zoo.data import open_dataset
+from zoo.data.splits import held_out
+from zoo.features import embed
+from zoo.loading import load
+
+ARMS = {
+    "conrec": ["method.preset=conrec"],
+    "simclr_attention": ["method.preset=simclr"],
+    "simclr": ["method.preset=simclr", "encoder.pool=average"],
+}
+FRACTIONS = (0.1, 0.25, 0.5, 1.0)
+
+
+def main() -> int:
+    """Train what is missing, probe, compare, print a table and write `claim.json`."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe")
+    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
+    parser.add_argument("--train-split", default="train", help="labels for the probe come from here")
+    parser.add_argument("--test-split", default="test")
+    parser.add_argument("--draws", type=int, default=5, help="of each fraction below 1")
+    options = parser.parse_args()
+    scores: dict[str, dict[str, dict[str, float]]] = {arm: {} for arm in options.arms}
+    for seed in options.seeds:
+        for arm in options.arms:
+            run = options.out / f"{arm}_seed{seed}"
+            if not (run / "encoder" / "config.json").exists():
+                wanted = [*options.overrides, *ARMS[arm], f"seed={seed}"]
+                if train([options.recipe, *wanted, "--run", str(run), "--device", "cpu"]):
+                    return 1
+            scores[arm][str(seed)] = cached(run, options)
+    found = {
+        "command": f"python -m benchmarks.conrec_claim {' '.join(sys.argv[1:])}",
+        "threads": torch.get_num_threads(),
+        "scores": scores,
+        "differences": differences(scores, options.seeds),
+    }
+    (options.out / "claim.json").write_text(json.dumps(found, indent=1) + "\n")
+    print(table(found))
+    return 0
+
+
+def cached(run: Path, options: argparse.Namespace) -> dict[str, float]:
+    """Test accuracy by fraction of labels; kept beside the run."""
+    path = run / f"few_label_{options.train_split}_{options.test_split}.json"
+    if not path.exists():
+        path.write_text(json.dumps(probe(run, options.train_split, options.test_split, options.draws)) + "\n")
+    return json.loads(path.read_text())
+
+
+def probe(run: Path, train_split: str, test_split: str, draws: int) -> dict[str, float]:
+    """Top-1 in 0..1 on the test split, by fraction of the training labels; the mean over draws."""
+    encoder = load(f"local-dir:{run / 'encoder'}")
+    data = encoder.config.training.recipe["data"]
+    parts = []
+    for split in (train_split, test_split):
+        dataset = open_dataset(data["dataset"], split, root=data["root"])
+        parts.append(Features(embed(encoder, dataset), np.asarray(dataset.labels)))
+    train_part, test_part = parts
+    found = {}
+    for fraction in FRACTIONS:
+        accuracies = []
+        for draw in range(draws if fraction < 1 else 1):
+            chosen = np.arange(len(train_part))
+            if fraction < 1:
+                _, chosen = held_out(train_part.labels, fraction, seed=draw)
+            outcome = LogisticProbe(seed=draw).run(train_part.take(chosen), test_part)
+            accuracies.append(float((outcome.predicted == test_part.labels).mean()))
+        found[str(fraction)] = float(np.mean(accuracies))
+    return found
+
+
+def differences(scores: dict, seeds: list[int]) -> dict[str, dict[str, dict[str, float]]]:
+    """`"a - b"` -> fraction -> mean difference over seeds and its 95 % t-interval."""
+    from scipy import stats
+
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    arms = list(scores)
+    for a, b in [(arms[i], arms[j]) for i in range(len(arms)) for j in range(i + 1, len(arms))]:
+        for fraction in map(str, FRACTIONS):
+            d = np.array([scores[a][str(s)][fraction] - scores[b][str(s)][fraction] for s in seeds])
+            half = stats.t.ppf(0.975, len(d) - 1) * d.std(ddof=1) / np.sqrt(len(d)) if len(d) > 1 else float("nan")
+            entry = {"mean": float(d.mean()), "low": float(d.mean() - half), "high": float(d.mean() + half)}
+            found.setdefault(f"{a} - {b}", {})[fraction] = entry
+    return found
+
+
+def table(found: dict) -> str:
+    """Markdown: mean over seeds by arm, then the paired differences, in percent."""
+    header = (
+        "| | " + " | ".join(f"{float(f):.0%} of labels" for f in FRACTIONS) + " |\n|---|" + "---:|" * len(FRACTIONS)
+    )
+    lines = [header]
+    for arm, by_seed in found["scores"].items():
+        cells = [100 * np.mean([s[str(f)] for s in by_seed.values()]) for f in FRACTIONS]
+        lines.append(f"| {arm} | " + " | ".join(f"{c:.1f}" for c in cells) + " |")
+    for pair, by_fraction in found["differences"].items():
+        cells = [
+            "{mean:+.1f} [{low:+.1f}, {high:+.1f}]".format(**{k: 100 * v for k, v in d.items()})
+            for d in by_fraction.values()
+        ]
+        lines.append(f"| {pair} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
