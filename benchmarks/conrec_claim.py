@@ -26,9 +26,9 @@ from zoo.features import embed
 from zoo.loading import load
 
 ARMS = {
-    "conrec": ["method.preset=conrec"],
-    "simclr_attention": ["method.preset=simclr"],
-    "simclr": ["method.preset=simclr", "encoder.pool=average"],
+    "conrec": [],
+    "simclr_attention": ["method.reconstruction=0", "method.corrupt=null"],
+    "simclr": ["method.reconstruction=0", "method.corrupt=null", "encoder.pool=average"],
 }
 FRACTIONS = (0.1, 0.25, 0.5, 1.0)
 

@@ -124,7 +124,9 @@ CASES: dict[str, Case] = {
     "clsa": Case("clsa", MOMENTUM, clsa_views),
     "clsa_naive": Case("clsa", {**MOMENTUM, "strong_loss": "contrastive", "negatives": "queue"}, clsa_views),
     "conrec": Case("conrec", {"out_dim": 6}, conrec_views, encoder=tiny_unet),
-    "conrec_simclr": Case("conrec", {"preset": "simclr", "out_dim": 6}, conrec_views, encoder=tiny_unet),
+    "conrec_simclr": Case(
+        "conrec", {"reconstruction": 0.0, "corrupt": None, "out_dim": 6}, conrec_views, encoder=tiny_unet
+    ),
     "ms2l": Case("ms2l", MS2L, ms2l_views, encoder=tiny_skeleton_encoder),
     "ms2l_corrected": Case(
         "ms2l", {**MS2L, "preset": "corrected", "positives": "others"}, ms2l_views, encoder=tiny_skeleton_encoder

@@ -2,7 +2,8 @@
 
 Dippel, Vogler, Hoehne: "Towards Fine-grained Visual Representations by Combining Contrastive Learning with Image
 Reconstruction and Attention-weighted Pooling", 2021, arXiv 2104.04323. The three arms of its comparison are one
-code path: ConRec; SimCLR with attention pooling (`preset: simclr`); SimCLR (the same, and `encoder.pool: average`).
+code path: ConRec; SimCLR with attention pooling (`reconstruction: 0, corrupt: null`); SimCLR (the same, and
+`encoder.pool: average`).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from training import distributed
@@ -31,9 +32,6 @@ from zoo.config import Strict
 from zoo.encoder import Encoder
 from zoo.errors import ConfigError, nearest
 
-#: `conrec`: as released. `simclr`: no decoder, whole views; with attention pooling or without, as the encoder is.
-PRESETS: dict[str, dict[str, Any]] = {"conrec": {}, "simclr": {"reconstruction": 0.0, "corrupt": None}}
-
 
 class ConRec(nn.Module):
     """Two corrupted views of each image agree under NT-Xent, and each is restored to the view it was made from."""
@@ -46,9 +44,10 @@ class ConRec(nn.Module):
     url = "https://arxiv.org/abs/2104.04323"
 
     class Config(Strict):
-        """Defaults are the official code's. `preset`: start from another of `PRESETS`.
+        """Defaults are the official code's.
 
-        `contrastive`, `reconstruction`: weights of the two losses, lambda_con and lambda_rec. `nt_xent`: what the
+        `contrastive`, `reconstruction`: weights of the two losses, lambda_con and lambda_rec; without the second
+        there is no decoder. `nt_xent`: what the
         first is the weight of: `"sum"`, the sum of both views' cross-entropies (released, about 6.9 at batch 16
         before training), or `"mean"` over all anchors, half of it. `temperature`; `head`, `hidden_dim`, `out_dim`:
         see `projection_head`. `error` of the reconstruction, mean over pixels, channels and views: `"mse"` or
@@ -69,16 +68,6 @@ class ConRec(nn.Module):
         skip_strength: float = Field(default=1.0, ge=0)
         augment: ImageAugmentConfig = AUGMENTATIONS["imagenet"]
         corrupt: CorruptConfig | None = CORRUPTIONS["colour"]
-
-        @model_validator(mode="before")
-        @classmethod
-        def _preset(cls, raw: Any) -> Any:
-            if not isinstance(raw, dict) or "preset" not in raw:
-                return raw
-            name = raw["preset"]
-            if name not in PRESETS:
-                raise ConfigError(f"recipe: unknown preset {name!r} of conrec; {nearest(str(name), list(PRESETS))}")
-            return {**PRESETS[name], **{key: value for key, value in raw.items() if key != "preset"}}
 
         @field_validator("augment", mode="before")
         @classmethod
