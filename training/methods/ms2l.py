@@ -138,11 +138,9 @@ class MS2L(nn.Module):
         hidden = views["moving"] * frame_mask(seen, views["moving"].shape[1])[..., None, None]
         wanted = {"original": config.contrastive, "moving": config.contrastive + config.motion}
         wanted["shuffled"] = config.contrastive + config.jigsaw
-        frames, pooled = {}, {}
-        for name, x in (("original", views["original"]), ("moving", hidden), ("shuffled", views["shuffled"])):
-            if wanted[name]:
-                frames[name] = self.encoder.forward_features(x, lengths[name])
-                pooled[name] = at_least_float32(self.encoder.pool(frames[name], lengths[name]))
+        guises = {"original": views["original"], "moving": hidden, "shuffled": views["shuffled"]}
+        frames = self._encode({name: x for name, x in guises.items() if wanted[name]}, lengths)
+        pooled = {name: at_least_float32(self.encoder.pool(out, lengths[name])) for name, out in frames.items()}
         terms: dict[str, Tensor] = {}
         if config.motion:
             predicted = self.decoder(frames["moving"], lengths["moving"])
@@ -159,6 +157,14 @@ class MS2L(nn.Module):
         return {"loss": total, **{name: value.detach() for name, value in terms.items()}}
 
     forward = loss
+
+    def _encode(self, guises: dict[str, Tensor], lengths: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Frame features of each guise, from one pass over all: a GRU's cost is its steps in time, not its rows."""
+        longest = max(x.shape[1] for x in guises.values())
+        rows = torch.cat([F.pad(x, (0, 0, 0, 0, 0, longest - x.shape[1])) for x in guises.values()])
+        counts = torch.cat([lengths[name] for name in guises])
+        parts = self.encoder.forward_features(rows, counts).split([len(x) for x in guises.values()])
+        return {name: part[:, : x.shape[1]] for (name, x), part in zip(guises.items(), parts, strict=True)}
 
     def _motion_loss(self, predicted: Tensor, target: Tensor, lengths: Tensor, seen: Tensor) -> Tensor:
         """Mean squared error as the config counts it; one process and many give the same."""
