@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from evaluation import floors as floor_features
+from evaluation.few_label import FewLabelProbe, metrics_over_draws
 from evaluation.finetune import FineTuner
 from evaluation.inputs import Features, Outcome
 from evaluation.knn import KNNProbe
 from evaluation.metrics import with_intervals
 from evaluation.probe import LogisticProbe
-from evaluation.protocol import PROTOCOLS, FineTuneV1, LogRegV1, Protocol, protocol
+from evaluation.protocol import PROTOCOLS, FewLabelV1, FineTuneV1, LogRegV1, Protocol, protocol
 from zoo.data.base import Dataset
 from zoo.data.splits import held_out
 from zoo.encoder import Encoder
@@ -23,7 +24,7 @@ from zoo.errors import DataError, UnknownNameError
 from zoo.features import embed
 from zoo.results import DataRecord, Result
 
-__all__ = ["Evaluation", "Features", "FineTuner", "KNNProbe", "LogisticProbe", "evaluate"]
+__all__ = ["Evaluation", "Features", "FewLabelProbe", "FineTuner", "KNNProbe", "LogisticProbe", "evaluate"]
 
 Progress = Callable[[str, int, int], None]
 
@@ -106,6 +107,9 @@ def evaluate(
             if progress is not None:
                 progress(f"{setting.name} on {subject}", 0, 1)
             started = time.perf_counter()
+            if isinstance(setting, FewLabelV1):
+                rows += _few_label(setting, subject, train, test, parts, seed, command, limit)
+                continue
             if isinstance(setting, FineTuneV1):
                 outcome = FineTuner(setting, seed, precision=precision, progress=progress).run(network, train, test)
             else:
@@ -114,6 +118,7 @@ def evaluate(
                 Result(
                     protocol=setting.name,
                     subject=subject,
+                    modality=train.modality,
                     train=_record(train),
                     test=_record(test),
                     classes=len(np.unique(train.labels)),
@@ -159,6 +164,41 @@ def _features(subject: str, network: Encoder, dataset: Dataset, precision: str, 
 def _run(setting: Protocol, seed: int, train: Features, test: Features) -> Outcome:
     probe = LogisticProbe(setting, seed) if isinstance(setting, LogRegV1) else KNNProbe(setting, seed)
     return probe.run(train, test)
+
+
+def _few_label(
+    setting: FewLabelV1,
+    subject: str,
+    train: Dataset,
+    test: Dataset,
+    parts: Sequence[Features],
+    seed: int,
+    command: str,
+    limit: int | None,
+) -> list[Result]:
+    """One row per amount of labels."""
+    rows, started = [], time.perf_counter()
+    shared = setting.model_dump(mode="json", exclude={"name", "amounts"}) | {"limit": limit}
+    for outcome in FewLabelProbe(setting, seed).outcomes(*parts):
+        rows.append(
+            Result(
+                protocol=setting.name,
+                subject=subject,
+                modality=train.modality,
+                train=_record(train),
+                test=_record(test),
+                classes=len(np.unique(train.labels)),
+                metrics=metrics_over_draws(parts[1].labels, outcome.predicted, seed),
+                settings={"labels": outcome.title, **shared},
+                chosen={"samples": outcome.labels},
+                seed=seed,
+                warnings=outcome.warnings,
+                seconds=round(time.perf_counter() - started, 2),
+                command=command,
+            )
+        )
+        started = time.perf_counter()
+    return rows
 
 
 def _record(dataset: Dataset) -> DataRecord:

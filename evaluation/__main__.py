@@ -33,6 +33,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--download", action="store_true", help="fetch the dataset if it is missing")
     made.add_argument("--protocol", default="logreg,knn", help=f"comma-separated, of {', '.join(PROTOCOLS)}")
     made.add_argument("--k", type=int, nargs="+", help="fix the grid of k instead of the protocol's")
+    made.add_argument("--labels", type=float, nargs="+", help="few_label: shares of each class, or numbers per class")
     made.add_argument("--no-floors", action="store_true", help="leave out the untrained encoder and the raw input")
     made.add_argument("--limit", type=int, help="at most this many samples a split, stratified")
     made.add_argument("--seed", type=int, default=0)
@@ -75,7 +76,7 @@ def run(options: argparse.Namespace, command: str, quiet: bool = False) -> Evalu
             train,
             test,
             protocols=[name.strip() for name in options.protocol.split(",") if name.strip()],
-            settings={"knn": {"k_grid": tuple(options.k)}} if options.k else None,
+            settings=_settings(options),
             floors=not options.no_floors,
             limit=options.limit,
             seed=options.seed,
@@ -83,6 +84,16 @@ def run(options: argparse.Namespace, command: str, quiet: bool = False) -> Evalu
             command=command,
             progress=progress,
         )
+
+
+def _settings(options: argparse.Namespace) -> dict[str, dict[str, object]]:
+    """Changes to the protocols' settings."""
+    changes: dict[str, dict[str, object]] = {}
+    if options.k:
+        changes["knn"] = {"k_grid": tuple(options.k)}
+    if options.labels:
+        changes["few_label"] = {"amounts": tuple(options.labels)}
+    return changes
 
 
 def splits(
@@ -137,7 +148,7 @@ def write(found: Evaluation, encoder: str, folder: Path) -> Path:
         with replacing(folder / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
     names = found.test_data.class_names
-    predicted = next(iter(found.predicted.values()))
+    predicted = next(iter(found.predicted.values()), None)
     figures = [
         score_chart(found.rows),
         nearest_neighbours(
@@ -145,7 +156,7 @@ def write(found: Evaluation, encoder: str, folder: Path) -> Path:
             found.test.features, found.test.labels, found.test_data, names,
         ),
         embedding_map(found.test.features, found.test.labels, names),
-        confusion(found.test.labels, predicted, names),
+        None if predicted is None else confusion(found.test.labels, predicted, names),
         attention_masks(load(encoder), found.test_data),
     ]  # fmt: skip
     title = f"{encoder} on {found.test_data.name}"

@@ -11,10 +11,13 @@ from zoo.config import Architecture
 from zoo.data.base import Dataset
 from zoo.encoder import Encoder
 from zoo.errors import DataError
+from zoo.skeleton_transforms import SkeletonTransform
 from zoo.transforms import ImageTransform
 
 #: Raw pixels are compared at this side at most: a probe on 224 x 224 x 3 inputs would take hours.
 RAW_SIDE = 32
+#: Raw joints are compared at this many frames.
+RAW_FRAMES = 32
 
 
 def untrained(encoder: Encoder, seed: int = 0) -> Encoder:
@@ -35,9 +38,24 @@ def untrained(encoder: Encoder, seed: int = 0) -> Encoder:
 
 
 def raw(encoder: Encoder, dataset: Dataset) -> np.ndarray:
-    """The encoder's own input, flattened: `(N, side * side * 3)` float32 in 0..1, side at most 32 px."""
-    if dataset.modality != "image":
-        raise DataError(f"no raw floor for {dataset.modality} data yet")
+    """The input, flattened: `(N, D)` float32.
+
+    Images: the encoder's own, in 0..1, side at most 32 px. Skeletons: joints of `RAW_FRAMES` evenly spaced frames,
+    centred on the hip in each and turned to the camera by the body's mean axes, whatever the encoder does.
+
+    Raises:
+        DataError: a sample cannot be read.
+    """
+    return _joints(encoder, dataset) if dataset.modality == "skeleton" else _pixels(encoder, dataset)
+
+
+def _joints(encoder: Encoder, dataset: Dataset) -> np.ndarray:
+    steps = ("centre_frames", "align_mean", f"resample:{RAW_FRAMES}")
+    transform = SkeletonTransform(encoder.input.model_copy(update={"steps": steps, "frames": None}))
+    return np.stack([transform.frames(dataset.sample(index)).reshape(-1) for index in range(len(dataset))])
+
+
+def _pixels(encoder: Encoder, dataset: Dataset) -> np.ndarray:
     transform = ImageTransform(encoder.input)
     height, width = (min(RAW_SIDE, side) for side in encoder.input.size)
     rows = np.empty((len(dataset), height * width * 3), dtype=np.float32)

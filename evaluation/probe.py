@@ -29,15 +29,15 @@ class LogisticProbe:
             DataError: see `evaluation.inputs.check`.
         """
         warnings = list(check(train, test))
-        mean, scale = _standardiser(train.features)
-        x = _standardise(train.features, mean, scale)
+        mean, scale = standardiser(train.features)
+        x = standardise(train.features, mean, scale)
         c, scores = self._choose(x, train.labels)
         if len(scores) > 1 and c in (self.settings.c_grid[0], self.settings.c_grid[-1]):
             warnings.append(f"the chosen C = {c:g} lies at the edge of the grid")
         model, converged = self._fit(x, train.labels, c, None)
         if not converged:
             warnings.append(f"the final fit stopped at {self.settings.max_iter} iterations, before it converged")
-        predicted = model.predict(_standardise(test.features, mean, scale))
+        predicted = model.predict(standardise(test.features, mean, scale))
         chosen = {"C": c, "iterations": int(model.n_iter_.max()), "converged": converged}
         if c in scores:
             chosen["held_out_top1"] = scores[c]
@@ -73,14 +73,16 @@ class LogisticProbe:
         return model, not any(issubclass(w.category, ConvergenceWarning) for w in caught)
 
 
-def _standardiser(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def standardiser(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation of each column of `(N, D)`, float64; the deviation of a constant column is infinite."""
     mean = features.mean(axis=0, dtype=np.float64)
     scale = features.std(axis=0, dtype=np.float64)
     # A constant feature stays zero; dividing by its rounding noise would blow it up.
     return mean, np.where(scale > 1e-7 * np.maximum(1, np.abs(mean)), scale, np.inf)
 
 
-def _standardise(features: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
+def standardise(features: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """`(N, D)` float32 with the mean and deviation that `standardiser` gave."""
     return ((features - mean.astype(np.float32)) / scale.astype(np.float32)).astype(np.float32)
 
 

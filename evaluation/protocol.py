@@ -47,6 +47,22 @@ class KnnV1(Strict):
     select_samples: int = Field(default=5_000, ge=10)
 
 
+class FewLabelV1(Strict):
+    """Logistic regression on frozen features when few training samples carry a label.
+
+    An amount below 1 is a share of each class (rounded, at least one sample), from 1 on it counts labels per class.
+    Labels are drawn at random, balanced over classes, `draws` times; the numbers are means over draws, their
+    intervals cover draws and test samples. Features are standardised over the whole training split, of which labels
+    are not needed. `c` is fixed, as few labels leave nothing to choose on.
+    """
+
+    name: str = "few-label-v1"
+    amounts: tuple[Annotated[float, Field(gt=0)], ...] = Field(default=(0.01, 0.05, 0.1, 0.2), min_length=1)
+    draws: int = Field(default=5, ge=2)
+    c: float = Field(default=0.1, gt=0)
+    max_iter: int = Field(default=500, ge=1)
+
+
 class FineTuneV1(Strict):
     """Fine-tuning: the whole network and a linear classifier on it, trained with labels.
 
@@ -81,9 +97,14 @@ SIMCLR_TRANSFER: dict[str, Any] = {
 #: Appendix B.5, for 1 % of the labels (30 epochs for 10 %): learning rate 0.05 per 256 samples, no decay, no choice.
 SIMCLR_FEW_LABELS: dict[str, Any] = {"epochs": 60, "batch_size": 4096, "lr_grid": (0.8,), "weight_decay_grid": (0.0,)}
 
-Protocol = LogRegV1 | KnnV1 | FineTuneV1
+Protocol = LogRegV1 | KnnV1 | FewLabelV1 | FineTuneV1
 #: what `--protocol` and `evaluate` take -> settings class.
-PROTOCOLS: dict[str, type[Protocol]] = {"logreg": LogRegV1, "knn": KnnV1, "finetune": FineTuneV1}
+PROTOCOLS: dict[str, type[Protocol]] = {
+    "logreg": LogRegV1,
+    "knn": KnnV1,
+    "few_label": FewLabelV1,
+    "finetune": FineTuneV1,
+}
 
 
 def protocol(name: str, **settings: Any) -> Protocol:

@@ -40,8 +40,8 @@ def repeat(name: str, data: str | None = None) -> list[Check]:
         elif (missing := _not_at_hand(options)) is not None:
             checks.append(Check(True, f"not repeated: `{command}` ({missing})"))
             continue
-        again = {(row.protocol, row.subject): row for row in run(options, command, quiet=True).rows}
-        checks += [_compare(row, again.get((row.protocol, row.subject))) for row in rows if row.command == command]
+        again = {_key(row): row for row in run(options, command, quiet=True).rows}
+        checks += [_compare(row, again.get(_key(row))) for row in rows if row.command == command]
     return checks
 
 
@@ -55,8 +55,14 @@ def _not_at_hand(options: argparse.Namespace) -> str | None:
     return None
 
 
+def _key(row: Result) -> tuple[str, ...]:
+    """What tells the rows of one command apart: one protocol may give several, as of several amounts of labels."""
+    return row.protocol, row.subject, str(row.settings.get("labels"))
+
+
 def _compare(stored: Result, again: Result | None) -> Check:
-    what = f"{stored.protocol}, {stored.subject}"
+    labels = stored.settings.get("labels")
+    what = ", ".join([stored.protocol, *([str(labels)] if labels else []), stored.subject])
     if again is None:
         return Check(False, f"{what}: not measured again")
     for side in ("train", "test"):

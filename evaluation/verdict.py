@@ -9,7 +9,12 @@ from collections.abc import Sequence
 from zoo.results import Metric, Result
 
 #: First part of a protocol's name -> how a sentence says it.
-TITLES = {"logreg": "logistic regression", "knn": "weighted kNN", "finetune": "fine-tuning"}
+TITLES = {
+    "logreg": "logistic regression",
+    "knn": "weighted kNN",
+    "few-label": "few labels",
+    "finetune": "fine-tuning",
+}
 #: Above this many comparisons the verdict counts them instead of naming each.
 NAMED = 3
 _ORDER = {"encoder": 0, "untrained": 1, "raw": 2}
@@ -38,7 +43,11 @@ def subject_title(row: Result, encoder_name: str = "") -> str:
     """What was measured, in words."""
     if row.subject == "encoder":
         return f"encoder {encoder_name}".rstrip()
-    return "untrained encoder" if row.subject == "untrained" else "raw pixels"
+    return (
+        "untrained encoder"
+        if row.subject == "untrained"
+        else {"image": "raw pixels", "skeleton": "raw joints"}[row.modality]
+    )
 
 
 def show(value: object) -> str:

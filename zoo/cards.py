@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.config import CheckpointConfig
-from zoo.results import Metric, Results
+from zoo.results import Metric, Result, Results
 
 TEMPLATE = Path(__file__).resolve().parent / "templates" / "card.md"
 
@@ -49,15 +49,21 @@ def comparisons(results: Results | None) -> list[dict[str, Any]]:
     table: dict[tuple[Any, ...], dict[str, Any]] = {}
     for row in results.rows if results else ():
         for metric, value in row.metrics.items():
-            key = (row.test, row.train, row.protocol, row.seed, metric)
+            key = (row.test, row.train, protocol_name(row), row.seed, metric)
             line = table.setdefault(
                 key,
-                {"train": row.train, "test": row.test, "classes": row.classes, "protocol": row.protocol}
+                {"train": row.train, "test": row.test, "classes": row.classes, "protocol": protocol_name(row)}
                 | {"seed": row.seed, "metric": metric}
                 | dict.fromkeys(_SUBJECTS),
             )
             line[row.subject] = value
     return list(table.values())
+
+
+def protocol_name(row: Result) -> str:
+    """The protocol, and how many labels it gave where it gives several amounts: `"few-label-v1, 5 %"`."""
+    labels = row.settings.get("labels")
+    return row.protocol if labels is None else f"{row.protocol}, {labels}"
 
 
 def essentials(config: CheckpointConfig, results: Results | None = None) -> str:
@@ -125,7 +131,7 @@ def _eval_results(config: CheckpointConfig, results: Results | None) -> list[Any
             dataset_split=row.test.split,
             dataset_revision=row.test.fingerprint,
             metric_type="accuracy" if metric == "top1" else metric,
-            metric_name=f"{_metric_name(metric)}, {row.protocol}, seed {row.seed}",
+            metric_name=f"{_metric_name(metric)}, {protocol_name(row)}, seed {row.seed}",
             metric_value=value.value,
         )
         for row in (results.rows if results else ())

@@ -40,6 +40,7 @@ class Result(Strict):
 
     protocol: str
     subject: Literal["encoder", "untrained", "raw"]
+    modality: Literal["image", "skeleton"] = "image"
     train: DataRecord
     test: DataRecord
     classes: int = Field(ge=2)
