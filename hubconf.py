@@ -20,6 +20,7 @@ if _there is None or _Path(_there).resolve().parent != _here:
     )
 
 import zoo.architectures.attention as _attention  # noqa: E402, F401
+import zoo.architectures.cell_network as _cell_network  # noqa: E402, F401
 import zoo.architectures.image as _image  # noqa: E402, F401
 import zoo.architectures.unet as _unet  # noqa: E402, F401
 import zoo.catalog as _catalog  # noqa: E402

@@ -161,12 +161,27 @@ def _fill_encoder(encoder: dict[str, Any], raw_input: Any) -> dict[str, Any]:
     family = encoder.pop("family", "timm")
     cls = family_class(family)
     if encoder.get("stem") == "auto":
-        from zoo.architectures.image import resolve_stem
+        from zoo.architectures.image import SMALL_IMAGE, resolve_stem
 
         size = ImageInput.model_validate({k: v for k, v in (raw_input or {}).items() if k == "size"}).size
-        encoder["stem"] = resolve_stem("auto", str(encoder.get("model")), size)
+        if family.startswith("cell_"):
+            encoder["stem"] = "cifar" if max(size) <= SMALL_IMAGE else "imagenet"
+        else:
+            encoder["stem"] = resolve_stem("auto", str(encoder.get("model")), size)
+    if family == "cell_network" and isinstance(encoder.get("genotype"), str):
+        encoder["genotype"] = _read_genotype(encoder["genotype"])
     arguments = validate(cls.Arguments, encoder, "recipe", prefix="encoder")
     return {"family": family, **arguments.model_dump(mode="json")}
+
+
+def _read_genotype(text: str) -> str:
+    """A genotype as given, or the content of the `.json` file that `text` names; recipes keep the content."""
+    if not text.endswith(".json"):
+        return text
+    try:
+        return Path(text).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"recipe: encoder.genotype={text!r} cannot be read: {error}") from None
 
 
 def available_recipes() -> list[str]:
@@ -241,13 +256,15 @@ def _apply(raw: dict[str, Any], override: str) -> None:
     if not separator or not key:
         raise ConfigError(f"override {override!r} must have the form key=value, as in epochs=10 or optim.lr=0.3")
     try:
-        value = yaml.safe_load(text)
+        # A NAS-Bench-201 cell begins with YAML's sign for a block of lines, which an override never holds.
+        value = text if text.startswith("|") else yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"override {override!r}: the value is not valid YAML ({error})") from None
     *parents, last = key.split(".")
     if key == "data" and isinstance(value, str) and isinstance(raw.get("data"), dict):
         # data=PATH swaps the dataset and keeps the recipe's other data settings.
         parents, last = ["data"], "dataset"
+    _switch_family(raw, key, value)
     target = raw
     for parent in parents:
         if isinstance(target.get(parent), str):
@@ -256,3 +273,11 @@ def _apply(raw: dict[str, Any], override: str) -> None:
         if not isinstance(target, dict):
             raise ConfigError(f"override {override!r}: {parent!r} is not a group of keys")
     target[last] = value
+
+
+def _switch_family(raw: dict[str, Any], key: str, value: Any) -> None:
+    """Another family takes other arguments: the recipe's own go, and `encoder.genotype=` alone says which family."""
+    encoder = raw.get("encoder")
+    family = {"encoder.family": value, "encoder.genotype": "cell_network"}.get(key)
+    if isinstance(encoder, dict) and family is not None and encoder.get("family", "timm") != family:
+        raw["encoder"] = {"family": family, "stem": "auto"} if family == "cell_network" else {"family": family}
