@@ -17,11 +17,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from evaluation.floors import untrained
 from evaluation.inputs import Features
 from evaluation.probe import LogisticProbe
 from training.__main__ import main as train
 from zoo.data import open_dataset
 from zoo.data.splits import held_out
+from zoo.encoder import Encoder
 from zoo.features import embed
 from zoo.loading import load
 
@@ -30,6 +32,8 @@ ARMS = {
     "simclr_attention": ["method.reconstruction=0", "method.corrupt=null"],
     "simclr": ["method.reconstruction=0", "method.corrupt=null", "encoder.pool=average"],
 }
+#: The first arm's network with random weights.
+FLOOR = "untrained"
 FRACTIONS = (0.1, 0.25, 0.5, 1.0)
 
 
@@ -54,6 +58,8 @@ def main() -> int:
                 if train([options.recipe, *wanted, "--run", str(run), "--device", "cpu"]):
                     return 1
             scores[arm][str(seed)] = cached(run, options)
+        floor = options.out / f"{options.arms[0]}_seed{seed}"
+        scores.setdefault(FLOOR, {})[str(seed)] = cached(floor, options, seed)
     found = {
         "command": f"python -m benchmarks.conrec_claim {' '.join(sys.argv[1:])}",
         "threads": torch.get_num_threads(),
@@ -65,27 +71,30 @@ def main() -> int:
     return 0
 
 
-def cached(run: Path, options: argparse.Namespace) -> dict[str, float]:
+def cached(run: Path, options: argparse.Namespace, untrained_seed: int | None = None) -> dict[str, float]:
     """Test accuracy by fraction of labels; kept beside the run."""
-    path = run / f"few_label_{options.train_split}_{options.test_split}.json"
+    what = "few_label" if untrained_seed is None else FLOOR
+    path = run / f"{what}_{options.train_split}_{options.test_split}.json"
     if not path.exists():
-        path.write_text(json.dumps(probe(run, options.train_split, options.test_split, options.draws)) + "\n")
+        encoder = load(f"local-dir:{run / 'encoder'}")
+        data = encoder.config.training.recipe["data"]
+        if untrained_seed is not None:
+            encoder = untrained(encoder, untrained_seed)
+        path.write_text(json.dumps(probe(encoder, data, options)) + "\n")
     return json.loads(path.read_text())
 
 
-def probe(run: Path, train_split: str, test_split: str, draws: int) -> dict[str, float]:
+def probe(encoder: Encoder, data: dict, options: argparse.Namespace) -> dict[str, float]:
     """Top-1 in 0..1 on the test split, by fraction of the training labels; the mean over draws."""
-    encoder = load(f"local-dir:{run / 'encoder'}")
-    data = encoder.config.training.recipe["data"]
     parts = []
-    for split in (train_split, test_split):
+    for split in (options.train_split, options.test_split):
         dataset = open_dataset(data["dataset"], split, root=data["root"])
         parts.append(Features(embed(encoder, dataset), np.asarray(dataset.labels)))
     train_part, test_part = parts
     found = {}
     for fraction in FRACTIONS:
         accuracies = []
-        for draw in range(draws if fraction < 1 else 1):
+        for draw in range(options.draws if fraction < 1 else 1):
             chosen = np.arange(len(train_part))
             if fraction < 1:
                 _, chosen = held_out(train_part.labels, fraction, seed=draw)
