@@ -3,8 +3,8 @@
     python -m benchmarks.conrec_claim conrec_unet16_rectangles --seeds 0 1 2 --out runs/claim_rectangles
 
 Each arm is trained by its recipe with `key=value` overrides, its features are probed on the test split with a tenth, a
-quarter, half and all of the training labels (protocol logreg-v1, stratified draws that all arms share), and arms are
-compared seed by seed: mean difference with a 95 % t-interval over seeds. Killed, the same command continues.
+quarter and half of the training labels (few-label-v1, draws that all arms share) and all of them (logreg-v1), and arms
+are compared seed by seed: mean difference with a 95 % t-interval over seeds. Killed, the same command continues.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from evaluation.few_label import FewLabelProbe
 from evaluation.floors import untrained
 from evaluation.inputs import Features
 from evaluation.probe import LogisticProbe
+from evaluation.protocol import FewLabelV1
 from training.__main__ import main as train
 from zoo.data import open_dataset
-from zoo.data.splits import held_out
 from zoo.encoder import Encoder
 from zoo.features import embed
 from zoo.loading import load
@@ -90,17 +91,9 @@ def probe(encoder: Encoder, data: dict, options: argparse.Namespace) -> dict[str
     for split in (options.train_split, options.test_split):
         dataset = open_dataset(data["dataset"], split, root=data["root"])
         parts.append(Features(embed(encoder, dataset), np.asarray(dataset.labels)))
-    train_part, test_part = parts
-    found = {}
-    for fraction in FRACTIONS:
-        accuracies = []
-        for draw in range(options.draws if fraction < 1 else 1):
-            chosen = np.arange(len(train_part))
-            if fraction < 1:
-                _, chosen = held_out(train_part.labels, fraction, seed=draw)
-            outcome = LogisticProbe(seed=draw).run(train_part.take(chosen), test_part)
-            accuracies.append(float((outcome.predicted == test_part.labels).mean()))
-        found[str(fraction)] = float(np.mean(accuracies))
+    amounts = FewLabelProbe(FewLabelV1(amounts=tuple(f for f in FRACTIONS if f < 1), draws=options.draws)).run(*parts)
+    found = {str(o.amount): float((o.predicted == parts[1].labels).mean()) for o in amounts}
+    found["1.0"] = float((LogisticProbe().run(*parts).predicted == parts[1].labels).mean())
     return found
 
 

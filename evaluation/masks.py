@@ -18,7 +18,7 @@ def attention_masks(
     """Images and the encoder's mask over them, `count` samples spread evenly over the dataset.
 
     Returns:
-        None for an encoder without an attention mask.
+        None for an encoder without an attention mask, or whose mask has one position only.
     """
     from zoo.architectures.attention import AttentionPool
 
@@ -36,6 +36,8 @@ def attention_masks(
     finally:
         encoder.train(was_training)
     masks = masks.cpu().numpy()[:, 0]
+    if masks[0].size == 1:
+        return None
     with style():
         drawing = canvas(1.15 * len(chosen), 2.65)
         axes = drawing.subplots(2, len(chosen), squeeze=False)

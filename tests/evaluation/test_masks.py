@@ -38,3 +38,6 @@ def test_an_encoder_without_a_mask_has_no_figure():
     assert attention_masks(encoder(pool="average"), data) is None
     resnet = build(Architecture(family="timm", arguments={"model": "resnet10t"}), ImageInput(size=(32, 32)))
     assert attention_masks(resnet, data) is None
+    arguments = {"model": "resnet10t", "model_args": {"channels": [8, 8, 8, 8], "stem_width": 8}}
+    one = build(Architecture(family="timm_maps", arguments=arguments), ImageInput(size=(32, 32)))
+    assert attention_masks(one, data) is None, "one position has nothing to show"
