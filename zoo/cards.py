@@ -73,9 +73,9 @@ def essentials(config: CheckpointConfig, results: Results | None = None) -> str:
         f"{config.method.title} encoder: {_architecture(config)}, trained on {data.name} without labels.",
         "",
         f"method      {config.method.paper}" + (f" {config.method.url}" if config.method.url else ""),
-        f"data        {data.name}/{data.split}, {data.samples:,} samples (licence: {data.licence})",
-        f"training    {training.epochs:g} epochs, {training.samples_seen:,} samples seen, seed {training.seed}, "
-        f"{training.hardware}, {_duration(training.wall_time_s)}",
+        f"data        {data.name}/{data.split}, {_number(data.samples)} samples (licence: {data.licence})",
+        f"training    {_number(training.epochs)} epochs, {_number(training.samples_seen)} samples seen, "
+        f"seed {_number(training.seed)}, {training.hardware}, {_duration(training.wall_time_s)}",
         f"input       {_input(config)}",
         f"features    {config.num_features} per sample",
         f"parameters  {weights.parameters:,}, stored as {weights.dtype} in {weights.bytes / 1e6:.1f} MB",
@@ -181,13 +181,17 @@ def _interval(metric: Metric | None) -> str:
     return f"{100 * metric.value:.1f} % [{100 * metric.low:.1f}, {100 * metric.high:.1f}]"
 
 
-def _duration(seconds: float) -> str:
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "time unknown"
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def _number(value: float) -> str:
+def _number(value: float | None) -> str:
+    if value is None:
+        return "unknown"
     return f"{value:,}" if isinstance(value, int) else f"{value:g}"
 
 

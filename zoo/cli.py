@@ -51,7 +51,7 @@ def list_command(
             name,
             found.method.title,
             found.training.dataset.name,
-            f"{found.training.epochs:g}",
+            "?" if found.training.epochs is None else f"{found.training.epochs:g}",
             str(found.num_features),
             f"{found.weights.parameters:,}",
         )
@@ -131,6 +131,54 @@ def publish(
 
         pushed = run_push(folder, push, private=not public, tag=tag, replaces=replaces)
         print(f"pushed and verified {pushed.address}; try zoo.load({pushed.address!r})")
+
+
+@app.command("import")
+def import_command(
+    file: Annotated[Path, typer.Argument(help="a .pth, .pth.tar or .safetensors of another project")],
+    source: Annotated[str, typer.Option("--from", help="its layout, such as moco or clsa")],
+    out: Annotated[Path, typer.Option(help="checkpoint folder to write")],
+    name: Annotated[str | None, typer.Option(help="of the checkpoint (default: that of the folder)")] = None,
+    arch: Annotated[str | None, typer.Option(help="timm model (default: what the file says)")] = None,
+    model_args: Annotated[str | None, typer.Option(help="further arguments of the timm model, as JSON")] = None,
+    size: Annotated[int | None, typer.Option(min=8, help="side in pixels of what the encoder takes")] = None,
+    trained_on: Annotated[str, typer.Option(help="dataset, for the record")] = "not stated",
+    licence: Annotated[str, typer.Option(help="of the weights, for the record")] = "not stated",
+    dtype: Annotated[str, typer.Option(help="on disk: float32 or float16")] = "float32",
+    keys: Annotated[bool, typer.Option("--keys", help="account for every key on a line of its own")] = False,
+) -> None:
+    """Turn a checkpoint of another project into a folder that zoo.load takes; says which keys it used and left."""
+    import json
+
+    from zoo.interop import import_checkpoint, layout
+
+    try:
+        arguments = json.loads(model_args or "{}")
+    except ValueError as error:
+        raise ZooError(f'--model-args {model_args!r} is not JSON ({error}); write {{"layers": [3, 4, 6, 3]}}') from None
+    if not isinstance(arguments, dict):
+        raise ZooError(f'--model-args takes an object, as in {{"layers": [3, 4, 6, 3]}}, got {model_args!r}')
+    preprocessing = layout(source).input
+    if size is not None:
+        preprocessing = preprocessing.model_copy(update={"size": (size, size)})
+    config, account = import_checkpoint(
+        file,
+        source,
+        out,
+        name=name,
+        architecture=arch,
+        model_args=arguments,
+        input=preprocessing,
+        trained_on=trained_on,
+        licence=licence,
+        dtype=dtype,
+    )
+    print("\n".join(account.lines(keys)))
+    total = len(account.used) + len(account.left)
+    print(
+        f"{total} keys of {file}: {len(account.used)} used, {len(account.left)} left; {config.name} is in {out}, "
+        f"zoo.load('local-dir:{out}')"
+    )
 
 
 @app.command()

@@ -129,28 +129,28 @@ class Weights(Strict):
 
 
 class DatasetRecord(Strict):
-    """Which data a checkpoint was trained on, and under what terms."""
+    """Which data a checkpoint was trained on, and under what terms; None where an imported file does not say."""
 
     name: str
     split: str
-    samples: int = Field(ge=0)
+    samples: int | None = Field(ge=0)
     fingerprint: str
     licence: str
 
 
 class Training(Strict):
-    """How the weights came to be: enough to run it again."""
+    """How the weights came to be: enough to run it again. None where an imported file does not say."""
 
     recipe: dict[str, Any]
     dataset: DatasetRecord
-    epochs: float = Field(ge=0)
-    steps: int = Field(ge=0)
-    samples_seen: int = Field(ge=0)
-    seed: int
+    epochs: float | None = Field(ge=0)
+    steps: int | None = Field(ge=0)
+    samples_seen: int | None = Field(ge=0)
+    seed: int | None
     code_commit: str
     versions: dict[str, str]
     hardware: str
-    wall_time_s: float = Field(ge=0)
+    wall_time_s: float | None = Field(ge=0)
 
 
 class Method(Strict):

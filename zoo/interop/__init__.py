@@ -1,0 +1,161 @@
+"""Checkpoints of other projects in: `zoo import FILE --from LAYOUT --out DIR`.
+
+Every key of the file is accounted for: used, and under which name, or left, and why.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from zoo.architectures import build
+from zoo.config import Architecture, CheckpointConfig, DatasetRecord, ImageInput, Training
+from zoo.encoder import Encoder
+from zoo.errors import CheckpointError, ConfigError
+from zoo.interop.layouts import LAYOUTS, Layout, layout
+from zoo.interop.reading import Foreign, read_foreign
+from zoo.publishing import write_checkpoint
+
+__all__ = ["LAYOUTS", "Account", "Layout", "import_checkpoint", "layout"]
+
+#: Our name of the network inside `zoo.architectures.image.ImageEncoder`.
+NETWORK = "backbone."
+NOT_STATED = "not stated"
+
+
+@dataclass(frozen=True)
+class Account:
+    """What became of each key of a file.
+
+    Attributes:
+        used: key in the file -> key in the checkpoint.
+        left: key in the file -> why it is not in the checkpoint.
+    """
+
+    used: dict[str, str]
+    left: dict[str, str]
+
+    def lines(self, every_key: bool = False) -> list[str]:
+        """Text: one line per key, or per group of keys of the same prefix or reason."""
+        if every_key:
+            used = [f"used  {key} -> {ours}" for key, ours in self.used.items()]
+            return used + [f"left  {key}: {why}" for key, why in self.left.items()]
+        lines = [
+            f"used  {n:4d} keys {name}" for name, n in Counter(_group(*pair) for pair in self.used.items()).items()
+        ]
+        for why in dict.fromkeys(self.left.values()):
+            keys = [key for key, reason in self.left.items() if reason == why]
+            prefix = os.path.commonprefix(keys)  # noqa: RUF071 - keys are no paths
+            lines.append(f"left  {len(keys):4d} keys {prefix}{'*' * (len(keys) > 1)}: {why}")
+        return lines
+
+
+def import_checkpoint(
+    file: str | Path,
+    source: str,
+    out: str | Path,
+    *,
+    name: str | None = None,
+    architecture: str | None = None,
+    model_args: Mapping[str, Any] | None = None,
+    input: ImageInput | None = None,
+    trained_on: str = NOT_STATED,
+    licence: str = NOT_STATED,
+    dtype: str = "float32",
+) -> tuple[CheckpointConfig, Account]:
+    """Convert a foreign file into a checkpoint folder that `zoo.load("local-dir:OUT")` takes.
+
+    Args:
+        file: `.pth`, `.pth.tar` or `.safetensors`.
+        source: a name from `LAYOUTS`.
+        out: the folder to write; one that exists is replaced whole.
+        name: of the checkpoint; by default that of the folder.
+        architecture: a timm model such as `"resnet50"`; by default the file's own `arch` entry.
+        model_args: further arguments of the timm model.
+        input: preprocessing; by default the layout's.
+        trained_on, licence: dataset and licence of the weights, for the record.
+        dtype: on disk; float32 keeps every bit.
+
+    Raises:
+        UnknownNameError: no such layout.
+        CheckpointError: the file cannot be read safely, has keys that the layout does not explain, or does
+            not fit the architecture; nothing is written then.
+        ConfigError: no architecture is known, or a name that cannot be.
+    """
+    chosen, out = layout(source), Path(out)
+    foreign = read_foreign(Path(file), chosen.container)
+    try:
+        used, left = chosen.sort(list(foreign.state))
+    except CheckpointError as error:
+        raise CheckpointError(f"{file}: {error}") from None
+    network = _architecture(architecture, foreign, used, dict(model_args or {}))
+    encoder = build(network, input or chosen.input)
+    state = {NETWORK + ours: foreign.state[key] for key, ours in used.items()}
+    _fill(encoder, state, str(file), network)
+    account = Account({key: NETWORK + ours for key, ours in used.items()}, left)
+    config = write_checkpoint(
+        encoder.eval(),
+        out,
+        name=name or out.name,
+        architecture=network,
+        method=chosen.method,
+        training=_record(foreign, Path(file), source, trained_on, licence),
+        dtype=dtype,
+        licence=licence,
+    )
+    return config, account
+
+
+def _architecture(
+    model: str | None, foreign: Foreign, used: dict[str, str], model_args: dict[str, Any]
+) -> Architecture:
+    model = model or foreign.extras.get("arch")
+    if not isinstance(model, str):
+        raise ConfigError("the file does not say which network it holds; give one, such as --arch resnet50")
+    by_name = {ours: foreign.state[key] for key, ours in used.items()}
+    small = model.startswith("resnet") and "conv1.weight" in by_name and by_name["conv1.weight"].shape[-1] == 3
+    stem = "cifar" if small else "imagenet"
+    return Architecture(family="timm", arguments={"model": model, "stem": stem, "model_args": model_args})
+
+
+def _fill(encoder: Encoder, state: dict[str, Tensor], source: str, network: Architecture) -> None:
+    expected = encoder.state_dict()
+    missing, extra = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
+    wrong = [key for key in expected if key in state and state[key].shape != expected[key].shape]
+    if missing or extra or wrong:
+        first = (missing or extra or wrong)[0].removeprefix(NETWORK)
+        model = network.arguments["model"]
+        raise CheckpointError(
+            f"{source} is no {model}: {len(missing)} of its tensors are missing, {len(extra)} are not known to it, "
+            f"{len(wrong)} have another shape (first: {first!r}); choose the network with --arch"
+        )
+    encoder.load_state_dict(state, strict=True)
+
+
+def _record(foreign: Foreign, file: Path, source: str, trained_on: str, licence: str) -> Training:
+    epochs = foreign.extras.get("epoch")
+    return Training(
+        recipe={"imported": {"file": file.name, "sha256": foreign.sha256, "layout": source}},
+        dataset=DatasetRecord(name=trained_on, split="train", samples=None, fingerprint=NOT_STATED, licence=NOT_STATED),
+        epochs=epochs if isinstance(epochs, int) and epochs >= 0 else None,
+        steps=None,
+        samples_seen=None,
+        seed=None,
+        code_commit=NOT_STATED,
+        versions={name: version(name) for name in ("torch", "timm", "safetensors")},
+        hardware=NOT_STATED,
+        wall_time_s=None,
+    )
+
+
+def _group(key: str, ours: str) -> str:
+    """`module.encoder_q.* -> backbone.*`: what the two names do not share."""
+    tail = ours.removeprefix(NETWORK)
+    return f"{key.removesuffix(tail)}* -> {NETWORK}*" if key.endswith(tail) else f"{key} -> {ours}"

@@ -1,0 +1,120 @@
+"""How other projects name what is in their checkpoint files. `LAYOUTS` is the one registry.
+
+A layout says which keys are the encoder's and what all others are. A key that it does not explain is an
+error: a file of another layout must not come in by halves.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from zoo.config import ImageInput, Method
+from zoo.errors import CheckpointError, UnknownNameError, nearest
+
+#: Preprocessing of nearly every published ImageNet encoder.
+IMAGENET = ImageInput(
+    size=(224, 224),
+    crop_fraction=0.875,
+    interpolation="bilinear",
+    mean=(0.485, 0.456, 0.406),
+    std=(0.229, 0.224, 0.225),
+)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One project's way to save an encoder.
+
+    Attributes:
+        what: for whom reads the help.
+        method: what the weights were trained with.
+        encoder: patterns of the encoder's keys, tried in order; group `key` is the name inside the network. The
+            first pattern that occurs in the file is the one that counts.
+        left: pattern of a whole key -> what it is and why the encoder does without it.
+        container: entry of the file that holds the state dict; without it the file itself is one.
+        renames: prefix of a key inside the network -> the prefix that timm uses.
+        input: preprocessing that the weights expect.
+    """
+
+    what: str
+    method: Method
+    encoder: tuple[str, ...]
+    left: dict[str, str]
+    container: str | None = "state_dict"
+    renames: dict[str, str] = field(default_factory=dict)
+    input: ImageInput = IMAGENET
+
+    def sort(self, keys: list[str]) -> tuple[dict[str, str], dict[str, str]]:
+        """Key in the file -> key inside the network, and key in the file -> why it is left.
+
+        Raises:
+            CheckpointError: no key is the encoder's, or one is not explained.
+        """
+        pattern = next((p for p in self.encoder if any(re.fullmatch(p, key) for key in keys)), None)
+        if pattern is None:
+            raise CheckpointError(f"no key is an encoder's in the layout {self.what}; the file has {_some(keys)}")
+        used: dict[str, str] = {}
+        left: dict[str, str] = {}
+        for key in keys:
+            reason = next((why for p, why in self.left.items() if re.fullmatch(p, key)), None)
+            match = re.fullmatch(pattern, key)
+            if reason is not None:
+                left[key] = reason
+            elif match is not None:
+                used[key] = self._renamed(match["key"])
+        unknown = [key for key in keys if key not in used and key not in left]
+        if unknown:
+            raise CheckpointError(f"{len(unknown)} keys are unknown to the layout {self.what}: {_some(unknown)}")
+        return used, left
+
+    def _renamed(self, key: str) -> str:
+        for old, new in self.renames.items():
+            if key.startswith(old):
+                return new + key.removeprefix(old)
+        return key
+
+
+_MOCO_LEFT = {
+    r"(module\.)?encoder_q\.fc\..*": "projection head of the query encoder",
+    r"(module\.)?encoder_k\..*": "momentum encoder, which follows the query encoder",
+    r"(module\.)?queue.*": "queue of keys",
+}
+_MOCO_ENCODER = (r"(module\.)?encoder_q\.(?P<key>.*)",)
+
+#: `zoo import --from NAME` -> the layout.
+LAYOUTS: dict[str, Layout] = {
+    "moco": Layout(
+        "of facebookresearch/moco (encoder_q, encoder_k, queue)",
+        Method(
+            name="moco",
+            title="MoCo v2",
+            paper="Improved Baselines with Momentum Contrastive Learning (Chen et al., 2020)",
+            url="https://arxiv.org/abs/2003.04297",
+        ),
+        _MOCO_ENCODER,
+        _MOCO_LEFT,
+    ),
+    "clsa": Layout(
+        "of maple-research-lab/CLSA (MoCo's: encoder_q, encoder_k, queue)",
+        Method(
+            name="clsa",
+            title="CLSA",
+            paper="Contrastive Learning with Stronger Augmentations (Wang and Qi, 2021)",
+            url="https://arxiv.org/abs/2104.07713",
+        ),
+        _MOCO_ENCODER,
+        _MOCO_LEFT,
+    ),
+}
+
+
+def layout(name: str) -> Layout:
+    """The layout of that name. Raises UnknownNameError, naming the nearest."""
+    if name not in LAYOUTS:
+        raise UnknownNameError(f"unknown layout {name!r}; {nearest(name, list(LAYOUTS))}")
+    return LAYOUTS[name]
+
+
+def _some(keys: list[str]) -> str:
+    return ", ".join(repr(key) for key in keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")

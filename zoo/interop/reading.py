@@ -1,0 +1,88 @@
+"""A foreign checkpoint file -> its tensors; nothing in the file is ever run."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import pickle
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from zoo.errors import CheckpointError
+
+#: Plain holders of settings that training scripts save beside the weights; reading one runs no code of the file.
+PLAIN = [argparse.Namespace]
+
+
+class Foreign(NamedTuple):
+    """What a file holds: the state dict, the other top-level entries, and the file's sha256."""
+
+    state: dict[str, Tensor]
+    extras: dict[str, Any]
+    sha256: str
+
+
+def read_foreign(path: Path, container: str | None) -> Foreign:
+    """The state dict in a `.pth` (torch.save, of any age) or `.safetensors` file, on the CPU.
+
+    Args:
+        path: the file. container: entry that holds the state dict; a file without it is itself one.
+
+    Raises:
+        CheckpointError: it cannot be read, asks for code, or holds no state dict.
+    """
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _hash(file)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from None
+    content = _read(path)
+    if not isinstance(content, dict):
+        raise CheckpointError(
+            f"{path} holds a {type(content).__name__}, not a dict of weights; save model.state_dict()"
+        )
+    inner = content.get(container) if container else None
+    state = inner if isinstance(inner, dict) else content
+    wrong = next((key for key, value in state.items() if not isinstance(value, Tensor)), None)
+    if not state or wrong is not None:
+        raise CheckpointError(
+            f"{path} holds no state dict: expected tensors under {container or 'the top level'!r}, got "
+            + (f"{wrong!r}, a {type(state[wrong]).__name__}" if state else "nothing")
+        )
+    extras = {} if state is content else {k: v for k, v in content.items() if k != container}
+    return Foreign({str(key): value for key, value in state.items()}, extras, digest)
+
+
+def _read(path: Path) -> Any:
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{path} is no safetensors file: {error}") from None
+    try:
+        with torch.serialization.safe_globals(PLAIN):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = " ".join(str(error).split())
+        wanted = reason.partition("Unsupported global: GLOBAL ")[2].partition(" ")[0]
+        raise CheckpointError(
+            f"{path} is refused: "
+            + (f"to read it, {wanted} would have to be run" if wanted else "it is no plain torch.save file")
+            + "; in the project that wrote it, save the state dict alone: torch.save(model.state_dict(), FILE)"
+        ) from None
+    except Exception as error:  # a damaged archive raises a dozen types
+        reason = (str(error).splitlines() or [""])[0][:120]
+        raise CheckpointError(f"{path} is no file of torch.save: {type(error).__name__}: {reason}") from None
+
+
+def _hash(file: Any) -> str:  # Python 3.10
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()
