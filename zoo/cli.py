@@ -19,7 +19,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-EncoderArgument = Annotated[str, typer.Argument(help="a catalogue name, hf-hub:org/name[@revision] or local-dir:PATH")]
+EncoderArgument = Annotated[
+    str, typer.Argument(help="a catalogue name, hf-hub:org/name[@revision], https://host/NAME or local-dir:PATH")
+]
 DataArgument = Annotated[
     str, typer.Argument(help="an image folder, a torchvision name, digits, hf:org/name, a .parquet")
 ]
@@ -100,6 +102,7 @@ def publish(
     results: Annotated[Path | None, typer.Option(help="results.json of an earlier `python -m evaluation`")] = None,
     out: Annotated[Path | None, typer.Option(help="folder of checkpoints (default: zoo/checkpoints)")] = None,
     cards: Annotated[Path | None, typer.Option(help="folder of model cards (default: model_cards)")] = None,
+    mirror: Annotated[list[str] | None, typer.Option(help="an address with the same weights; may be repeated")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace a published checkpoint of that name")] = False,
     push: Annotated[str | None, typer.Option(help="org/name: upload to the Hugging Face Hub as well")] = None,
     public: Annotated[bool, typer.Option("--public", help="with --push: the world may read it")] = False,
@@ -124,7 +127,7 @@ def publish(
         measured = read_results(results) if results is not None else None
         if data is not None:
             measured = _measure(run, name, data, limit)
-        folder = run_publish(run, name, out=out, results=measured, cards_dir=cards, overwrite=overwrite)
+        folder = run_publish(run, name, out=out, results=measured, cards_dir=cards, mirrors=mirror, overwrite=overwrite)
         print(f"published {folder}; try zoo.load({name!r})")
     if push is not None:
         from zoo.push import push as run_push
@@ -179,6 +182,19 @@ def import_command(
         f"{total} keys of {file}: {len(account.used)} used, {len(account.left)} left; {config.name} is in {out}, "
         f"zoo.load('local-dir:{out}')"
     )
+
+
+@app.command()
+def mirror(
+    out: Annotated[Path, typer.Argument(help="the folder that a web server is to serve")],
+    names: Annotated[list[str] | None, typer.Argument(help="checkpoints; none means the whole catalogue")] = None,
+) -> None:
+    """The catalogue as a static tree for any web server; zoo.load("https://host/.../NAME") reads it."""
+    from zoo.mirror import write_mirror
+
+    written = write_mirror(out, names or None)
+    print(f"wrote {len(written)} checkpoints to {out}; to try: python -m http.server -d {out}, then")
+    print(f'zoo.load("http://127.0.0.1:8000/{written[0]}")' if written else "nothing is published yet")
 
 
 @app.command()

@@ -178,7 +178,7 @@ class CheckpointConfig(Strict):
     weights: Weights
     training: Training
     licence: str = "MIT"
-    mirrors: tuple[str, ...] = ()
+    mirrors: tuple[Annotated[str, Field(max_length=512)], ...] = Field(default=(), max_length=16)
 
     @field_validator("name")
     @classmethod

@@ -16,11 +16,11 @@ from zoo import weights
 from zoo.architectures import build
 from zoo.config import MAX_CONFIG_BYTES, CheckpointConfig, parse_config
 from zoo.encoder import Encoder
-from zoo.errors import CheckpointError, ConfigError, InputError, UnknownNameError
+from zoo.errors import CheckpointError, ConfigError, HubError, InputError, UnknownNameError
 
 #: Cards, results and reference outputs are far smaller.
 MAX_EXTRA_BYTES = 8 << 20
-_FORMS = "an address is a catalogue name, 'hf-hub:org/name[@revision]' or 'local-dir:path'"
+_FORMS = "an address is a catalogue name, 'hf-hub:org/name[@revision]', 'https://host/.../NAME' or 'local-dir:path'"
 
 
 class Files(Protocol):
@@ -44,8 +44,10 @@ class Files(Protocol):
 class FolderFiles:
     """A checkpoint folder on this machine."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, cache_dir: str | Path | None = None, local_files_only: bool = False) -> None:
+        """`cache_dir`, `local_files_only`: for weights that come from the mirrors in config.json (see `load`)."""
         self.folder, self.label = folder, str(folder)
+        self.cache_dir, self.local_files_only = cache_dir, local_files_only
 
     def config(self) -> bytes:
         """The bytes of config.json. Raises ConfigError if it is missing or too large."""
@@ -103,12 +105,14 @@ def load(
     """An encoder in eval mode with float32 weights.
 
     Args:
-        address: a catalogue name (`list_models()`), `hf-hub:org/name[@revision]` or `local-dir:path`.
+        address: a catalogue name (`list_models()`), `hf-hub:org/name[@revision]`, `https://host/.../NAME[@SHA256]`
+            (a folder that `zoo mirror` made; http only from this machine or with ZOO_ALLOW_HTTP=1) or
+            `local-dir:path`.
         pretrained: False builds the same network with random weights (its `config` is then None).
         device: where to put it, such as `"cuda"`; None for the CPU.
-        revision: branch, tag or commit of a hub address. With the full 40-digit commit a cached
-            checkpoint loads without any request.
-        cache_dir: where hub files are kept; None for huggingface_hub's own cache.
+        revision: branch, tag or commit of a hub address; for a URL the sha256 of its weights. With the full
+            40-digit commit or the hash a cached checkpoint loads without any request.
+        cache_dir: where fetched files are kept; None for huggingface_hub's own cache, or $ZOO_CACHE for URLs.
         local_files_only: never use the network; `HF_HUB_OFFLINE=1` does the same.
 
     Raises:
@@ -144,13 +148,19 @@ def locate(
         from zoo.hub import HubFiles
 
         return HubFiles(rest, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
+    if scheme in ("http", "https") and not re.match(r"https?://huggingface\.co/", address):
+        from zoo.mirrors import HttpFiles
+
+        return HttpFiles(address, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
     if revision is not None:
-        raise UnknownNameError(f"{address!r} has no revisions; only hf-hub: addresses take revision=")
+        raise UnknownNameError(f"{address!r} has no revisions; only hf-hub: and https:// addresses take revision=")
     if scheme == "local-dir" and colon:
         if not rest or "\0" in rest:
             raise UnknownNameError(f"{address!r} names no folder; {_FORMS}")
-        return FolderFiles(Path(rest).expanduser())
-    return FolderFiles(_published(address))
+        folder = Path(rest).expanduser()
+    else:
+        folder = _published(address)
+    return FolderFiles(folder, cache_dir=cache_dir, local_files_only=local_files_only)
 
 
 def _published(name: str) -> Path:
@@ -160,7 +170,7 @@ def _published(name: str) -> Path:
     if hub:
         raise UnknownNameError(f"{name!r} is a URL; write 'hf-hub:{hub[1]}'")
     if "://" in name:
-        raise UnknownNameError(f"{name!r} is a URL, which has no hash to trust; {_FORMS}")
+        raise UnknownNameError(f"{name!r} has an unknown scheme; {_FORMS}")
     if re.match(r"[a-z][a-z-]+:", name):
         raise UnknownNameError(f"{name!r} has an unknown scheme; {_FORMS}")
     if "/" in name or "\\" in name or name.startswith((".", "~")):
@@ -202,7 +212,7 @@ def load_checked(files: Files, text: bytes) -> Encoder:
     """
     config = parse_config(text, files.label)
     weights.check_suffix(config.weights.file, files.label)
-    path = files.weights(config.weights.file)
+    path = _weights_path(files, config)
     try:
         buffer = weights.read_verified(path, config.weights)
     except CheckpointError as error:
@@ -221,6 +231,29 @@ def load_checked(files: Files, text: bytes) -> Encoder:
     weights.check_finite(encoder.state_dict(), str(path))
     encoder.config = config
     return encoder
+
+
+def _weights_path(files: Files, config: CheckpointConfig) -> Path:
+    """The weights of `files`, or of the first mirror in config.json that has them."""
+    if not config.mirrors:
+        return files.weights(config.weights.file)
+    try:
+        path = files.weights(config.weights.file)
+        if path.exists():
+            return path
+        problem = f"{path} is missing"
+    except HubError as error:
+        problem = str(error)
+    from zoo.fetch import is_loopback
+    from zoo.mirrors import from_mirrors
+
+    return from_mirrors(
+        config,
+        problem,
+        cache_dir=getattr(files, "cache_dir", None),
+        local_files_only=getattr(files, "local_files_only", False),
+        remote=not isinstance(files, FolderFiles) and not is_loopback(files.label),
+    )
 
 
 def _check_network(text: bytes, metadata: dict[str, str], source: str) -> None:

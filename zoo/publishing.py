@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from zoo.catalog import EMBEDDED
 from zoo.config import Architecture, CheckpointConfig, Method, Training, Weights, check_name, first_problem
 from zoo.encoder import Encoder
 from zoo.errors import CheckpointError, ConfigError
-from zoo.loading import FolderFiles, load_checked
+from zoo.loading import FolderFiles, load_checked, locate
 from zoo.reference import FILE as REFERENCE
 from zoo.reference import Reference, check_reference, make_reference, parse_reference
 from zoo.results import Results, read_results
@@ -103,6 +103,7 @@ def publish(
     out: str | Path | None = None,
     results: Results | None = None,
     cards_dir: str | Path | None = None,
+    mirrors: Sequence[str] | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Publish the encoder of a training run: checkpoint folder `out/NAME` and model card `NAME.md`.
@@ -113,6 +114,8 @@ def publish(
         out: folder of checkpoints; None for `zoo/checkpoints` of a source checkout.
         results: measurements of these weights; None takes the `results.json` of the run, if there is one.
         cards_dir: folder of model cards; None for `model_cards/` of a checkout, else `out`.
+        mirrors: addresses (`https://host/.../NAME`, `hf-hub:org/name@COMMIT`) that hold the same weights, tried
+            in this order where the weights file is not in the folder; None keeps those of the run.
         overwrite: replace a published checkpoint of that name.
 
     Returns:
@@ -133,12 +136,16 @@ def publish(
     source, target = _encoder_folder(Path(run_folder)), out / name
     if target.exists() and not overwrite:
         raise CheckpointError(f"{target} is published already; choose another name or pass overwrite=True")
+    for mirror in mirrors or ():
+        if isinstance(locate(mirror), FolderFiles):
+            raise ConfigError(f"mirror {mirror!r} is on this machine only; give hf-hub:org/name@COMMIT or https://...")
     files = FolderFiles(source)
     text = files.config()
     config = load_checked(files, text).config
     assert config is not None
     # Editing the JSON as written keeps every other key, and with it the network digest, as it is.
-    renamed = json.dumps({**json.loads(text), "name": name}, indent=1, ensure_ascii=False) + "\n"
+    changes = {"name": name} if mirrors is None else {"name": name, "mirrors": list(mirrors)}
+    renamed = json.dumps({**json.loads(text), **changes}, indent=1, ensure_ascii=False) + "\n"
     if results is None and (source / "results.json").exists():
         results = read_results(source / "results.json")
     results = _measured_on(results, config)
@@ -220,20 +227,20 @@ def _kept_reference(files: FolderFiles, config: CheckpointConfig) -> Reference |
 def _write_folder(
     folder: Path, config: str, file: str, content: bytes, results: Results | None, reference: Reference | None = None
 ) -> None:
-    with _disk_errors(folder):
+    with disk_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        with _disk_errors(folder):
+        with disk_errors(folder):
             fresh.chmod(0o755)
-            _write_synced(fresh / file, content)
+            write_synced(fresh / file, content)
             if results is not None:
-                _write_synced(fresh / "results.json", results.to_json().encode())
-            _write_synced(fresh / "config.json", config.encode())
+                write_synced(fresh / "results.json", results.to_json().encode())
+            write_synced(fresh / "config.json", config.encode())
         made = _check_loads(fresh, folder, config, reference)
-        with _disk_errors(folder):
-            _write_synced(fresh / REFERENCE, made.to_json().encode())
-            _replace_folder(fresh, folder)
+        with disk_errors(folder):
+            write_synced(fresh / REFERENCE, made.to_json().encode())
+            replace_folder(fresh, folder)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
 
@@ -253,7 +260,8 @@ def _check_loads(fresh: Path, folder: Path, config: str, reference: Reference | 
 
 
 @contextmanager
-def _disk_errors(target: Path) -> Iterator[None]:
+def disk_errors(target: Path) -> Iterator[None]:
+    """Turn an OSError of writing `target` into a CheckpointError with its fix."""
     try:
         yield
     except OSError as error:
@@ -264,7 +272,8 @@ def _disk_errors(target: Path) -> Iterator[None]:
         ) from error
 
 
-def _write_synced(path: Path, content: bytes) -> None:
+def write_synced(path: Path, content: bytes) -> None:
+    """Write a file and wait until the disk has it. Raises OSError."""
     with path.open("wb") as file:
         file.write(content)
         file.flush()
@@ -279,7 +288,7 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _replace_folder(fresh: Path, folder: Path) -> None:
+def replace_folder(fresh: Path, folder: Path) -> None:
     """Put `fresh` at `folder`; an older folder ends up under the name of `fresh`, for the caller to remove."""
     _sync_folder(fresh)
     if not folder.exists():
@@ -306,11 +315,11 @@ def _exchange(a: Path, b: Path) -> bool:
 
 
 def _write_card(path: Path, text: str) -> None:
-    with _disk_errors(path):
+    with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            _write_synced(temporary, text.encode())
+            write_synced(temporary, text.encode())
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)

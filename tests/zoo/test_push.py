@@ -12,8 +12,9 @@ import zoo
 from tests.hub_writable import serve_writable
 from tests.zoo.checkpoints import results_for, same_weights, write_small
 from tests.zoo.test_verification import command
+from zoo.bundle import eval_result_files
 from zoo.errors import CheckpointError, HubError, UnknownNameError
-from zoo.push import eval_result_files, push
+from zoo.push import push
 
 REPO = "zoo-tests/encoder"
 

@@ -1,0 +1,97 @@
+"""A web server over a folder, with the faults of real ones."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+
+class StaticServer:
+    """Serves `folder`. `faults` maps a file name to a fault, `requests` is what came in.
+
+    Faults: "404", "429", "500", "403" (status), "429:SECONDS" (with Retry-After), "once:503" (then well),
+    "truncated", "tampered", "huge", "silent" (no answer), "trickle" (a byte at a time), "moved" (another
+    host), "beside" (a redirect within the host), "garbage" (not HTTP).
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.faults: dict[str, str] = {}
+        self.requests: list[str] = []
+        self.on_request = lambda path: None
+        self.closing = threading.Event()
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                server.answer(self)
+
+            def log_message(self, *args: object) -> None:
+                """The tests read `requests` instead."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+
+    def answer(self, handler: BaseHTTPRequestHandler) -> None:
+        """Serve one file, or commit its fault."""
+        self.requests.append(handler.path)
+        self.on_request(handler.path)
+        name = handler.path.split("/")[-1]
+        path, fault = self.folder / handler.path.lstrip("/").replace("beside-", ""), self.faults.get(name)
+        if fault and fault.startswith("once:"):
+            del self.faults[name]
+            fault = fault.removeprefix("once:")
+        status, _, wait = (fault or "").partition(":")
+        if status.isdecimal() or not path.is_file():
+            handler.send_response(int(status) if status.isdecimal() else 404)
+            if wait:
+                handler.send_header("Retry-After", wait)
+            handler.end_headers()
+        elif fault in ("moved", "beside"):
+            handler.send_response(302)
+            target = f"http://localhost:1{handler.path}" if fault == "moved" else f"/c/beside-{name}"
+            handler.send_header("Location", target)
+            handler.end_headers()
+        elif fault == "silent":
+            self.closing.wait(20)
+        elif fault == "garbage":
+            handler.wfile.write(b"\x00\x01\x02 this is no HTTP\r\n\r\n")
+        else:
+            self._send(handler, path.read_bytes(), fault)
+
+    def _send(self, handler: BaseHTTPRequestHandler, content: bytes, fault: str | None) -> None:
+        if fault == "tampered":
+            content = content[:-1] + bytes([content[-1] ^ 1])
+        if fault == "huge":
+            content += bytes(1 << 21)
+        handler.send_response(200)
+        if fault != "huge":
+            handler.send_header("Content-Length", str(len(content)))
+        handler.end_headers()
+        if fault == "truncated":
+            content = content[: len(content) // 2]
+        if fault == "trickle":
+            for byte in content[:200]:
+                handler.wfile.write(bytes([byte]))
+                self.closing.wait(0.02)
+            return
+        handler.wfile.write(content)
+
+
+@contextmanager
+def serve_folder(folder: Path) -> Iterator[StaticServer]:
+    """A running `StaticServer`."""
+    server = StaticServer(folder)
+    thread = threading.Thread(target=server.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.closing.set()
+        server.server.shutdown()
+        server.server.server_close()
+        thread.join()
