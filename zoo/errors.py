@@ -33,7 +33,10 @@ def nearest(name: str, known: list[str]) -> str:
     """A 'did you mean' clause for an unknown name, or the list of what is known."""
     import difflib
 
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    by_lower = {candidate.lower(): candidate for candidate in known}
+    # The matcher takes quadratic time; no name is that long.
+    matches = difflib.get_close_matches(name.lower()[:200], list(by_lower), n=3, cutoff=0.5)
+    close = [by_lower[match] for match in matches]
     if close:
         return "did you mean " + " or ".join(repr(c) for c in close) + "?"
     shown = ", ".join(sorted(known)[:12])

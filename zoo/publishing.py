@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -229,6 +230,7 @@ def _write_folder(
 ) -> None:
     with disk_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(folder)
         fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         with disk_errors(folder):
@@ -257,6 +259,15 @@ def _check_loads(fresh: Path, folder: Path, config: str, reference: Reference | 
     except (CheckpointError, ConfigError) as error:
         message = str(error).replace(str(fresh), str(folder))
         raise type(error)(f"not written, because it would not load: {message}") from None
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what killed writers of `folder` left; recent ones may belong to a writer that is still at work."""
+    if not folder.exists():
+        return
+    for leftover in folder.parent.glob(f".{folder.name}-*"):
+        if time.time() - leftover.stat().st_mtime > 3600:
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 @contextmanager
