@@ -261,13 +261,14 @@ def _check_loads(fresh: Path, folder: Path, config: str, reference: Reference | 
         raise type(error)(f"not written, because it would not load: {message}") from None
 
 
-def _remove_leftovers(folder: Path) -> None:
-    """Remove what killed writers of `folder` left; recent ones may belong to a writer that is still at work."""
-    if not folder.exists():
+def _remove_leftovers(path: Path) -> None:
+    """Remove what killed writers of `path` left; recent ones may belong to a writer that is still at work."""
+    if not path.exists():
         return
-    for leftover in folder.parent.glob(f".{folder.name}-*"):
-        if time.time() - leftover.stat().st_mtime > 3600:
-            shutil.rmtree(leftover, ignore_errors=True)
+    for leftover in path.parent.glob(f".{path.name}[-.]*"):
+        with suppress(FileNotFoundError):
+            if time.time() - leftover.stat().st_mtime > 3600:
+                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
 
 
 @contextmanager
@@ -328,6 +329,7 @@ def _exchange(a: Path, b: Path) -> bool:
 def _write_card(path: Path, text: str) -> None:
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(path)
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         try:
             write_synced(temporary, text.encode())

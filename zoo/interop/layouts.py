@@ -32,8 +32,9 @@ class Layout:
         encoder: patterns of the encoder's keys, tried in order; group `key` is the name inside the network. The
             first pattern that occurs in the file is the one that counts.
         left: pattern of a whole key -> what it is and why the encoder does without it.
-        container: entry of the file that holds the state dict; without it the file itself is one.
-        renames: prefix of a key inside the network -> the prefix that timm uses.
+        container: entry of the file that holds the state dict, with dots for entries within entries; without it
+            the file itself is one.
+        renames: pattern within a key inside the network -> what timm calls it; all are applied, in order.
         input: preprocessing that the weights expect.
     """
 
@@ -70,8 +71,7 @@ class Layout:
 
     def _renamed(self, key: str) -> str:
         for old, new in self.renames.items():
-            if key.startswith(old):
-                return new + key.removeprefix(old)
+            key = re.sub(old, new, key)
         return key
 
 
@@ -81,6 +81,24 @@ _MOCO_LEFT = {
     r"(module\.)?queue.*": "queue of keys",
 }
 _MOCO_ENCODER = (r"(module\.)?encoder_q\.(?P<key>.*)",)
+
+#: DINO resizes with bicubic interpolation (eval_linear.py of facebookresearch/dino).
+BICUBIC = IMAGENET.model_copy(update={"interpolation": "bicubic"})
+
+
+def _not_stated(project: str) -> Method:
+    """For projects that hold many methods: the file does not say which one made the weights."""
+    return Method(name="imported", title=f"Imported ({project})", paper="The file does not state its method.")
+
+
+_CLASSIFIER = {r"(fc|head|classifier)\.(weight|bias)": "classifier", r"head\.fc\.(weight|bias)": "classifier"}
+#: children of torchvision's ResNet in order, as `nn.Sequential(*list(resnet.children())[:-1])` numbers them
+_NUMBERED = {r"^0\.": "conv1.", r"^1\.": "bn1."} | {rf"^{i}\.": f"layer{i - 3}." for i in range(4, 8)}
+_LIGHTLY_LEFT = {
+    r"(projection_head|prediction_head|prototypes)(_momentum|_student|_teacher)?\..*": "projection or prediction head",
+    r"(backbone_momentum|teacher(_backbone)?)\..*": "momentum encoder, which follows the encoder",
+    r"(online_classifier|criterion|loss|memory_bank)\..*": "part of the training loss or its monitor",
+}
 
 #: `zoo import --from NAME` -> the layout.
 LAYOUTS: dict[str, Layout] = {
@@ -105,6 +123,55 @@ LAYOUTS: dict[str, Layout] = {
         ),
         _MOCO_ENCODER,
         _MOCO_LEFT,
+    ),
+    "solo-learn": Layout(
+        "of vturrisi/solo-learn (backbone or encoder, projector, classifier)",
+        _not_stated("solo-learn"),
+        (r"backbone\.(?P<key>.*)", r"encoder\.(?P<key>.*)"),
+        {
+            r"(backbone|encoder)\.fc\..*": "classifier",
+            r"(classifier|online_classifier)\..*": "online classifier",
+            r"(momentum_)?(projector|predictor|prototypes|head)\d*\..*": "projection or prediction head",
+            r"momentum_(backbone|encoder|classifier)\..*": "momentum encoder, which follows the encoder",
+            r"(queue|queue_y|queue_ptr|\w+_loss_func\..*|\w+_loss\..*)": "state of the training loss",
+        },
+    ),
+    "lightly": Layout(
+        "of lightly (backbone: a torchvision ResNet, by name or as a numbered Sequential; projection_head)",
+        _not_stated("lightly"),
+        (r"(model\.)?backbone\.(?P<key>.*)",),
+        {r"(model\.)?backbone\.fc\..*": "classifier", **_LIGHTLY_LEFT},
+        renames=_NUMBERED,
+    ),
+    "vissl": Layout(
+        "of facebookresearch/vissl (trunk._feature_blocks, heads)",
+        _not_stated("VISSL"),
+        (r"trunk\.(base_model\.)?_feature_blocks\.(?P<key>.*)", r"_feature_blocks\.(?P<key>.*)"),
+        {r"(trunk\.)?(base_model\.)?_feature_blocks\.fc\..*": "classifier", r"heads\..*": "projection head"},
+        container="classy_state_dict.base_model.model",
+    ),
+    "dino": Layout(
+        "of facebookresearch/dino (teacher: backbone, head; or a released backbone alone)",
+        Method(
+            name="dino",
+            title="DINO",
+            paper="Emerging Properties in Self-Supervised Vision Transformers (Caron et al., 2021)",
+            url="https://arxiv.org/abs/2104.14294",
+        ),
+        (r"(module\.)?backbone\.(?P<key>.*)", r"(?P<key>.*)"),
+        {r"(module\.)?(backbone\.fc|head)\..*": "projection head or classifier"},
+        container="teacher",
+        input=BICUBIC,
+    ),
+    "timm": Layout(
+        "of a timm model's state dict", _not_stated("timm"), (r"(module\.)?(?P<key>.*)",), _CLASSIFIER, input=BICUBIC
+    ),
+    "torchvision": Layout(
+        "of a torchvision ResNet's state dict",
+        _not_stated("torchvision"),
+        (r"(module\.)?(?P<key>.*)",),
+        _CLASSIFIER,
+        container="model",
     ),
 }
 

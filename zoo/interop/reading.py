@@ -44,16 +44,27 @@ def read_foreign(path: Path, container: str | None) -> Foreign:
         raise CheckpointError(
             f"{path} holds a {type(content).__name__}, not a dict of weights; save model.state_dict()"
         )
-    inner = content.get(container) if container else None
-    state = inner if isinstance(inner, dict) else content
+    inner: Any = content
+    for key in (container or "").split("."):
+        inner = inner.get(key) if isinstance(inner, dict) else None
+    state = _flat(inner) if isinstance(inner, dict) else content
     wrong = next((key for key, value in state.items() if not isinstance(value, Tensor)), None)
     if not state or wrong is not None:
         raise CheckpointError(
             f"{path} holds no state dict: expected tensors under {container or 'the top level'!r}, got "
             + (f"{wrong!r}, a {type(state[wrong]).__name__}" if state else "nothing")
         )
-    extras = {} if state is content else {k: v for k, v in content.items() if k != container}
+    extras = {} if state is content else {k: v for k, v in content.items() if k != (container or "").split(".")[0]}
     return Foreign({str(key): value for key, value in state.items()}, extras, digest)
+
+
+def _flat(state: dict[Any, Any]) -> dict[Any, Any]:
+    """VISSL keeps a dict of tensors per part (trunk, heads): `{"trunk": {"a": t}}` -> `{"trunk.a": t}`."""
+    flat = {}
+    for key, value in state.items():
+        nested = isinstance(value, dict) and value and all(isinstance(v, Tensor) for v in value.values())
+        flat |= {f"{key}.{inner}": v for inner, v in value.items()} if nested else {key: value}
+    return {key: value for key, value in flat.items() if not (isinstance(value, dict) and not value)}
 
 
 def _read(path: Path) -> Any:
