@@ -89,7 +89,11 @@ def test_torchvision_files_and_sorted_order(tmp_path):
     """EuroSAT's folder: files stay files, keys are relative to the root."""
     make_folder(tmp_path / "eurosat" / "2750", splits=(), classes=("River", "Forest"))
     data = open_dataset("EuroSAT", root=tmp_path)
-    assert data.split == "all" and data.class_names == ("Forest", "River") and data.licence == "MIT"
+    assert (
+        data.split == "all"
+        and data.class_names == ("Forest", "River")
+        and data.licence == "see https://github.com/phelber/eurosat"
+    )
     assert list(data.keys) == sorted(data.keys) and data.keys[0] == "eurosat/2750/Forest/0.png"
     assert np.array_equal(np.asarray(data.sample(0)), noise(5)) and data.labels.tolist() == [0] * 5 + [1] * 5
 

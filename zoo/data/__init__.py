@@ -29,7 +29,8 @@ def open_dataset(
             - a folder: `root/split/class/image`, `root/class/image`, or images alone (no labels);
               split folders are called train, val (valid, validation) and test;
             - a `.parquet` file or a folder of them;
-            - a torchvision name such as `"CIFAR10"` (a folder of the same name is `"./CIFAR10"`);
+            - a torchvision name such as `"CIFAR10"` (a folder of the same name is `"./CIFAR10"`), or
+              `"CUB200"` or `"StanfordDogs"`, which torchvision lacks;
             - `"digits"`: scikit-learn's 1,797 digits; `"digits:placed"`: the same at random places and scales;
             - `"hf:org/name[@revision][:config]"`: the Hugging Face Hub, needs the extra `datasets`;
             - `"synthetic:shapes[?n=2048&size=32&seed=0]"`: drawn on the spot; so are `synthetic:rectangle-triangle`
@@ -115,7 +116,11 @@ def _reader(address: str | Path, root: str | Path | None, download: bool) -> _Re
 
         if address in SOURCES:
             opener = partial(open_torchvision, address, root=root, download=download)
-            return _Reader(lambda: list(SOURCES[address].splits), opener)
+            return _Reader(lambda: SOURCES[address].names, opener)
+        from zoo.data.fine_grained_sets import READERS
+
+        if address in READERS:
+            return _Reader(lambda: ["train", "test"], partial(READERS[address], root=root))
     from zoo.data.skeleton_open import skeleton_reader
 
     skeletons = skeleton_reader(address)
@@ -140,13 +145,14 @@ def _path_reader(address: str | Path) -> _Reader:
 
 
 def _missing(address: str | Path) -> Exception:
+    from zoo.data.fine_grained_sets import READERS
     from zoo.data.synthetic import KNOWN
     from zoo.data.torchvision_sets import SOURCES
 
     text = str(address)
     if isinstance(address, Path) or os.sep in text or text.startswith((".", "~")) or Path(text).suffix:
         return DataError(f"{text} does not exist; expected {ADDRESSES}")
-    names = (*SOURCES, "digits", *(f"synthetic:{name}" for name in KNOWN))
+    names = (*SOURCES, *READERS, "digits", *(f"synthetic:{name}" for name in KNOWN))
     known = {name.lower(): name for name in names}
     clause = f"did you mean {known[text.lower()]!r}?" if text.lower() in known else nearest(text, list(known.values()))
     return UnknownNameError(f"no dataset {text!r}; {clause} Expected {ADDRESSES}")

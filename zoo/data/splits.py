@@ -57,6 +57,18 @@ def held_out(
     return np.setdiff1d(np.arange(len(groups), dtype=np.int64), indices, assume_unique=True), indices
 
 
+def per_class(labels: np.ndarray | Sequence[int], count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """`count` samples of each class and the rest: sorted int64 indices, the same on every platform.
+
+    Args:
+        labels: `(N,)`. count: a smaller class gives all it has. seed: a non-negative integer.
+    """
+    groups = np.unique(np.asarray(labels), return_inverse=True)[1].reshape(-1)
+    ranks = np.argsort(np.random.PCG64(seed).random_raw(len(groups)), kind="stable")
+    taken = np.sort(np.concatenate([members[:count] for members in _members(groups[ranks], ranks)])).astype(np.int64)
+    return taken, np.setdiff1d(np.arange(len(groups), dtype=np.int64), taken, assume_unique=True)
+
+
 def _members(groups: np.ndarray, indices: np.ndarray) -> list[np.ndarray]:
     """`indices` of each group, in the order given."""
     order = np.argsort(groups, kind="stable")
