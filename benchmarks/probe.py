@@ -1,17 +1,18 @@
-"""Our probe against a plain loop over C, on the same synthetic features, in one run.
+"""Our probes against a plain loop over C, on the same features, in one run.
 
-    python benchmarks/probe.py                                              # about a minute on one core
+    python benchmarks/probe.py                                              # synthetic features, a minute on one core
     python benchmarks/probe.py --samples 45000 --test 10000 --dims 512 --classes 10
     python benchmarks/probe.py --features train.npz test.npz                # tables of `zoo extract`
 
 The plain loop follows the protocol of DINOv3's `eval/log_regression.py`: 45 values of C in 1e-6..1e5, features as
-they come, every fit from scratch, C chosen on 10 % of the training samples, one last fit on all of them. All sides
-use scikit-learn's L-BFGS, the same held-out samples and the same threads. A third row runs the plain loop on our
-standardised features at our tolerance: what is left there is the grid, the warm starts and the early end alone.
+they come in float64, scikit-learn's L-BFGS with max_iter 1000 and tol 1e-12, every fit from scratch, C chosen on 10 %
+of the training samples, one last fit on all of them. A second loop does the same on standardised float32 features at
+scikit-learn's default tolerance. `path` is logreg-path-v1 over the same 45 values and the same held-out samples, once
+for the objective of each loop; `logreg` is logreg-v1. All run with the same threads. --only picks rows.
 
 Synthetic features cannot say which protocol is more accurate. With `--uneven 0` (the default) accuracies are level;
-the larger `--uneven`, the more the unscaled loop loses, in time and in accuracy, while ours stays put. Accuracy
-claims need `--features`, with tables of a real encoder.
+the larger `--uneven`, the more the unscaled loop loses, in time and in accuracy. Accuracy claims need `--features`,
+with tables of a real encoder.
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from evaluation.inputs import Features
 from evaluation.metrics import with_intervals
-from evaluation.probe import LogisticProbe, _standardise, _standardiser
-from evaluation.protocol import LogRegV1
+from evaluation.path_probe import PathProbe
+from evaluation.probe import LogisticProbe, standardise, standardiser
+from evaluation.protocol import LogRegPathV1, LogRegV1
 from zoo.data.splits import held_out
 from zoo.features import FeatureTable
 
@@ -76,37 +78,55 @@ def main() -> None:
     parser.add_argument("--features", nargs=2, metavar=("TRAIN", "TEST"), help="real feature tables")
     parser.add_argument("--plain-iterations", type=int, default=1000)
     parser.add_argument("--plain-tol", type=float, default=1e-12)
+    parser.add_argument("--only", nargs="+", help="rows whose name holds one of these words")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
 
     train, test = read(given.features) if given.features else synthetic(given)
     settings = LogRegV1()
     LogisticProbe(settings).run(train.take(np.arange(min(200, len(train)))), train)  # imports and threads are up
-    mean, scale = _standardiser(train.features)
-    scaled = [Features(_standardise(part.features, mean, scale), part.labels) for part in (train, test)]
+    mean, scale = standardiser(train.features)
+    scaled = [Features(standardise(part.features, mean, scale), part.labels) for part in (train, test)]
 
-    def plain(parts, tol):
+    def plain(parts, tol, kind):
+        parts = [Features(part.features.astype(kind), part.labels) for part in parts]
         predicted, c, unfinished = plain_loop(*parts, settings.held_out, given.seed, given.plain_iterations, tol)
         return predicted, c, f"{unfinished} of {len(PLAIN_GRID) + 1} fits stopped before they converged"
 
-    def ours():
-        outcome = LogisticProbe(settings, given.seed).run(train, test)
-        return outcome.predicted, outcome.chosen["C"], f"converged: {outcome.chosen['converged']}"
+    def ours(probe):
+        outcome = probe.run(train, test)
+        about = f"converged: {outcome.chosen['converged']}"
+        return (
+            outcome.predicted,
+            outcome.chosen["C"],
+            about + (f", {outcome.chosen['tried']} values tried" if "tried" in outcome.chosen else ""),
+        )
+
+    def path(standardised):
+        return ours(PathProbe(LogRegPathV1(c_grid=tuple(PLAIN_GRID), standardise=standardised), given.seed))
 
     print(f"{len(train):,} x {train.features.shape[1]} features, {len(test):,} test samples")
     baseline = None
-    for name, run in (
-        ("ours", ours),
-        ("plain loop", lambda: plain((train, test), given.plain_tol)),
-        ("plain, scaled, our tol", lambda: plain(scaled, settings.tol)),
-    ):
+    rows = {
+        "path, scaled": lambda: path(True),
+        "path, raw": lambda: path(False),
+        "logreg": lambda: ours(LogisticProbe(settings, given.seed)),
+        "plain, scaled, tol 1e-4": lambda: plain(scaled, 1e-4, np.float32),
+        "plain, raw, as DINOv3": lambda: plain((train, test), given.plain_tol, np.float64),
+    }
+    for name, run in rows.items():
+        if given.only and not any(word in name for word in given.only):
+            continue
         started = time.perf_counter()
         predicted, c, about = run()
         seconds = time.perf_counter() - started
         baseline = baseline or seconds
         top1 = with_intervals(test.labels, predicted)["top1"]
         accuracy = f"{100 * top1.value:.2f} % [{100 * top1.low:.2f}, {100 * top1.high:.2f}]"
-        print(f"{name:23s}{seconds:9.2f} s {seconds / baseline:7.1f} x   top-1 {accuracy}   C = {c:.3g}   {about}")
+        print(
+            f"{name:24s}{seconds:9.2f} s {seconds / baseline:7.1f} x   top-1 {accuracy}   C = {c:.3g}   {about}",
+            flush=True,
+        )
 
 
 def synthetic(given: argparse.Namespace) -> list[Features]:

@@ -10,23 +10,36 @@ from typing import Any
 import numpy as np
 
 from evaluation import floors as floor_features
+from evaluation.clustering import Clustering
 from evaluation.few_label import FewLabelProbe, metrics_over_draws
 from evaluation.finetune import FineTuner
 from evaluation.inputs import Features, Outcome
 from evaluation.knn import KNNProbe
 from evaluation.metrics import with_intervals
+from evaluation.path_probe import PathProbe
 from evaluation.probe import LogisticProbe
-from evaluation.protocol import PROTOCOLS, FewLabelV1, FineTuneV1, LogRegV1, Protocol, protocol
+from evaluation.protocol import PROTOCOLS, FewLabelV1, FineTuneV1, Protocol, protocol
+from evaluation.retrieval import MetricLearning, Retrieval
 from zoo.data.base import Dataset
 from zoo.data.splits import held_out
 from zoo.encoder import Encoder
 from zoo.errors import DataError, UnknownNameError
 from zoo.features import embed
-from zoo.results import DataRecord, Result
+from zoo.results import DataRecord, Metric, Result
 
 __all__ = ["Evaluation", "Features", "FewLabelProbe", "FineTuner", "KNNProbe", "LogisticProbe", "evaluate"]
 
 Progress = Callable[[str, int, int], None]
+#: Versioned protocol name -> the evaluator of frozen features that runs it.
+EVALUATORS: dict[str, Any] = {
+    "logreg-v1": LogisticProbe,
+    "logreg-path-v1": PathProbe,
+    "transfer-v1": PathProbe,
+    "knn-v1": KNNProbe,
+    "retrieval-v1": Retrieval,
+    "metric-learning-v1": MetricLearning,
+    "clustering-v1": Clustering,
+}
 
 
 @dataclass(frozen=True)
@@ -122,7 +135,7 @@ def evaluate(
                     train=_record(train),
                     test=_record(test),
                     classes=len(np.unique(train.labels)),
-                    metrics=with_intervals(parts[1].labels, outcome.predicted, seed),
+                    metrics=measured(outcome, parts[1].labels, seed),
                     settings=setting.model_dump(mode="json", exclude={"name"}) | {"limit": limit},
                     chosen=outcome.chosen,
                     seed=seed,
@@ -131,11 +144,17 @@ def evaluate(
                     command=command,
                 )
             )
-            if subject == "encoder":
+            if subject == "encoder" and outcome.predicted is not None:
                 predicted[setting.name] = outcome.predicted
         own = own or (parts[0], parts[1])
     assert own is not None
     return Evaluation(tuple(rows), *own, train, test, predicted)
+
+
+def measured(outcome: Outcome, labels: np.ndarray, seed: int) -> dict[str, Metric]:
+    """All metrics of an outcome; both accuracies where something was classified."""
+    own = {} if outcome.predicted is None else with_intervals(labels, outcome.predicted, seed)
+    return own | outcome.metrics
 
 
 def limited(dataset: Dataset, limit: int | None, seed: int = 0) -> Dataset:
@@ -162,8 +181,7 @@ def _features(subject: str, network: Encoder, dataset: Dataset, precision: str, 
 
 
 def _run(setting: Protocol, seed: int, train: Features, test: Features) -> Outcome:
-    probe = LogisticProbe(setting, seed) if isinstance(setting, LogRegV1) else KNNProbe(setting, seed)
-    return probe.run(train, test)
+    return EVALUATORS[setting.name](setting, seed).run(train, test)
 
 
 def _few_label(

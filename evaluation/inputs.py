@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from zoo.data.splits import held_out
 from zoo.errors import DataError
+from zoo.results import Metric
+
+#: Rows checked at once: a table larger than memory is never copied.
+ROWS = 16_384
 
 
 @dataclass(frozen=True)
 class Features:
-    """Frozen features `(N, D)` float32 and class indices `(N,)` int64 of one split."""
+    """Frozen features `(N, D)` float32, maybe a memory map, and class indices `(N,)` int64 of one split."""
 
     features: np.ndarray
     labels: np.ndarray
@@ -26,11 +31,19 @@ class Features:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Predictions `(N,)` for the test split, what was chosen on training data, and what to warn of."""
+    """What an evaluator found.
 
-    predicted: np.ndarray
+    Attributes:
+        predicted: class indices `(N,)` for the test split; None where nothing is classified.
+        chosen: what was selected on training data.
+        warnings: sentences a reader must see next to the number.
+        metrics: numbers that do not follow from `predicted`.
+    """
+
+    predicted: np.ndarray | None
     chosen: dict[str, float | int | bool]
     warnings: tuple[str, ...]
+    metrics: dict[str, Metric] = field(default_factory=dict)
 
 
 def check(train: Features, test: Features) -> tuple[str, ...]:
@@ -47,7 +60,8 @@ def check(train: Features, test: Features) -> tuple[str, ...]:
                 f"the {name} split has features {part.features.shape} for {len(part.labels)} labels; "
                 "expected (N, D) features and N labels, N > 0"
             )
-        bad = int((~np.isfinite(part.features).all(axis=1)).sum())
+        blocks = range(0, len(part.features), ROWS)
+        bad = sum(int((~np.isfinite(part.features[start : start + ROWS]).all(axis=1)).sum()) for start in blocks)
         if bad:
             raise DataError(f"{bad} of {len(part.labels)} {name} features hold NaN or infinite values")
     if train.features.shape[1] != test.features.shape[1]:
@@ -64,6 +78,19 @@ def check(train: Features, test: Features) -> tuple[str, ...]:
             f"test classes {unseen.tolist()[:10]} do not occur in the training split; are the splits right?"
         )
     return _warnings(train)
+
+
+def selection(labels: np.ndarray, held: np.ndarray | None, fraction: float, seed: int) -> tuple | None:
+    """The part to fit on and the part to choose settings on, sorted indices; None where nothing can be held out.
+
+    Args:
+        held: the official validation part, if there is one. fraction, seed: of a stratified draw otherwise.
+    """
+    if held is not None:
+        return np.setdiff1d(np.arange(len(labels), dtype=np.int64), held), np.sort(held)
+    if np.bincount(labels).max() < 2:
+        return None
+    return held_out(labels, fraction, seed)
 
 
 def _warnings(train: Features) -> tuple[str, ...]:

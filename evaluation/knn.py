@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from evaluation.inputs import Features, Outcome, check
+from evaluation.inputs import Features, Outcome, check, selection
 from evaluation.protocol import KnnV1
 from zoo.data.splits import held_out
 from zoo.errors import DataError
@@ -25,8 +25,8 @@ class KNNProbe:
     def __init__(self, settings: KnnV1 | None = None, seed: int = 0) -> None:
         self.settings, self.seed = settings or KnnV1(), seed
 
-    def run(self, train: Features, test: Features) -> Outcome:
-        """Choose k on part of `train`, then let all of it vote on `test`. Test labels are not looked at.
+    def run(self, train: Features, test: Features, held: np.ndarray | None = None) -> Outcome:
+        """Choose k on part of `train` (`held`, if given), then let all of it vote on `test`. Test labels are not seen.
 
         Raises:
             DataError: see `evaluation.inputs.check`; or a single k above the number of training samples.
@@ -39,16 +39,17 @@ class KNNProbe:
             )
         if len(grid) < len(self.settings.k_grid):
             warnings.append(f"k above {grid[-1]} left out: there are {len(train)} training samples")
-        k, score = self._choose(train, grid)
+        k, score = self._choose(train, grid, held)
         if len(grid) > 1 and k == grid[-1]:
             warnings.append(f"the chosen k = {k} lies at the upper edge of the grid")
         predicted = classify(train, test.features, [k], self.settings.temperature)[k]
         return Outcome(predicted, {"k": k} | ({} if score is None else {"held_out_top1": score}), tuple(warnings))
 
-    def _choose(self, train: Features, grid: list[int]) -> tuple[int, float | None]:
-        if np.bincount(train.labels).max() < 2:  # nothing can be held out
+    def _choose(self, train: Features, grid: list[int], held: np.ndarray | None) -> tuple[int, float | None]:
+        parts = selection(train.labels, held, self.settings.held_out, self.seed)
+        if parts is None:  # nothing can be held out
             return grid[0], None
-        rest, held = held_out(train.labels, self.settings.held_out, self.seed)
+        rest, held = parts
         smallest, grid = grid[0], [k for k in grid if k <= len(rest)]
         if len(grid) < 2:  # nothing to choose between; a k that a person fixed stays as it is
             return smallest, None

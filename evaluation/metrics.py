@@ -46,6 +46,13 @@ def with_intervals(true: np.ndarray, predicted: np.ndarray, seed: int = 0) -> di
     }
 
 
+def mean_with_interval(values: np.ndarray, seed: int = 0) -> Metric:
+    """Mean of `(N,)` values with its 95 % percentile bootstrap interval over them."""
+    drawn = np.random.default_rng(seed)
+    means = [values[drawn.integers(len(values), size=len(values))].mean() for _ in range(RESAMPLES)]
+    return _metric(float(values.mean()), np.array(means))
+
+
 def _metric(value: float, resampled: np.ndarray) -> Metric:
     low, high = np.percentile(resampled, [2.5, 97.5])
     return Metric(value=value, low=float(low), high=float(high))

@@ -6,7 +6,7 @@ import warnings as python_warnings
 
 import numpy as np
 
-from evaluation.inputs import Features, Outcome, check
+from evaluation.inputs import Features, Outcome, check, selection
 from evaluation.protocol import LogRegV1
 from zoo.data.splits import held_out
 
@@ -22,8 +22,8 @@ class LogisticProbe:
     def __init__(self, settings: LogRegV1 | None = None, seed: int = 0) -> None:
         self.settings, self.seed = settings or LogRegV1(), seed
 
-    def run(self, train: Features, test: Features) -> Outcome:
-        """Choose C on part of `train`, fit on all of it, predict `test`. Test labels are not looked at.
+    def run(self, train: Features, test: Features, held: np.ndarray | None = None) -> Outcome:
+        """Choose C on part of `train` (`held`, if given), fit on all of it, predict `test`. Test labels are not seen.
 
         Raises:
             DataError: see `evaluation.inputs.check`.
@@ -31,7 +31,7 @@ class LogisticProbe:
         warnings = list(check(train, test))
         mean, scale = standardiser(train.features)
         x = standardise(train.features, mean, scale)
-        c, scores = self._choose(x, train.labels)
+        c, scores = self._choose(x, train.labels, held)
         if len(scores) > 1 and c in (self.settings.c_grid[0], self.settings.c_grid[-1]):
             warnings.append(f"the chosen C = {c:g} lies at the edge of the grid")
         model, converged = self._fit(x, train.labels, c, None)
@@ -43,10 +43,13 @@ class LogisticProbe:
             chosen["held_out_top1"] = scores[c]
         return Outcome(predicted.astype(np.int64), chosen, tuple(warnings))
 
-    def _choose(self, x: np.ndarray, labels: np.ndarray) -> tuple[float, dict[float, float]]:
-        if np.bincount(labels).max() < 2:  # nothing can be held out: the grid's value nearest to scikit-learn's own
+    def _choose(
+        self, x: np.ndarray, labels: np.ndarray, held: np.ndarray | None = None
+    ) -> tuple[float, dict[float, float]]:
+        parts = selection(labels, held, self.settings.held_out, self.seed)
+        if parts is None:  # nothing can be held out: the grid's value nearest to scikit-learn's own
             return min(self.settings.c_grid, key=lambda c: abs(np.log(c))), {}
-        fit, held = held_out(labels, self.settings.held_out, self.seed)
+        fit, held = parts
         fit = _at_most(fit, labels, self.settings.select_samples, self.seed)
         scores: dict[float, float] = {}
         previous, falls = None, 0

@@ -32,6 +32,46 @@ class LogRegV1(Strict):
     tol: float = Field(default=1e-4, gt=0)
 
 
+class LogRegPathV1(Strict):
+    """Multinomial logistic regression on frozen features over a path of C, the same optimum as logreg-v1 for each C.
+
+    C (scikit-learn's: it multiplies the sum of losses) is chosen from `c_grid` on the official validation split, or
+    on a stratified `held_out` part of the training split; then the chosen C is fitted on all of both. The smallest
+    best C wins. Values follow each other from small to large; once `patience` in a row are hopeless (their held-out
+    accuracy more than two standard errors of the paired difference below the best) the rest are skipped.
+    Optimiser: preconditioned L-BFGS (evaluation.logistic_path), to within `tol` of the least loss.
+    """
+
+    name: str = "logreg-path-v1"
+    c_grid: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        default=tuple(10 ** (-6 + 11 * i / 44) for i in range(45)), min_length=1
+    )
+    standardise: bool = True
+    held_out: float = Field(default=0.1, gt=0, lt=1)
+    patience: int | None = Field(default=3, ge=1, description="None tries every C")
+    max_iter: int = Field(default=500, ge=1)
+    tol: float = Field(default=1e-4, gt=0)
+
+
+class TransferV1(LogRegPathV1):
+    """SimCLR's linear transfer protocol (arXiv 2002.05709, appendix B.8.1): multinomial logistic regression with L2
+    penalty on frozen features of resized and centre-cropped images, without augmentation and without normalising.
+
+    The penalty takes 45 logarithmically spaced values in 1e-6..1e5 (C is their inverse) and is chosen on the
+    official validation split, or a stratified fifth of the training split where there is none; the test score is
+    that of a fit on training and validation together. Top-1 and mean per-class accuracy are both computed, and the
+    one the field reports for the dataset is marked. Optimiser and early end as logreg-path-v1. Images have the size
+    that the encoder was made for, not always 224 pixels.
+    """
+
+    name: str = "transfer-v1"
+    c_grid: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        default=tuple(10 ** (-5 + 11 * i / 44) for i in range(45)), min_length=1
+    )
+    standardise: bool = False
+    held_out: float = Field(default=0.2, gt=0, lt=1)
+
+
 class KnnV1(Strict):
     """Weighted k-nearest neighbours on L2-normalised features.
 
@@ -61,6 +101,44 @@ class FewLabelV1(Strict):
     draws: int = Field(default=5, ge=2)
     c: float = Field(default=0.1, gt=0)
     max_iter: int = Field(default=500, ge=1)
+
+
+class RetrievalV1(Strict):
+    """Leave-one-out retrieval: every test sample asks all others, by cosine similarity of features. Nothing is trained.
+
+    R@k: share of queries with a sample of their class among the k nearest. mAP: mean over queries of the average
+    precision of the whole ranking. A sample alone in its class asks nothing. Intervals: bootstrap over queries.
+    """
+
+    name: str = "retrieval-v1"
+    ks: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(1, 5), min_length=1)
+
+
+class MetricLearningV1(Strict):
+    """Class-disjoint metric learning: leave-one-out retrieval among all samples, of all splits, of the second half
+    of the classes (CUB-200-2011: 101-200, Stanford Cars: 99-196). The encoder is not trained on the first half.
+
+    Recall@K: share of queries with a sample of their class among the K nearest. R-precision: share of the query's
+    class among its R nearest, R being the size of the class without the query. MAP@R: mean over those R ranks of
+    precision where the class matches (Musgrave et al. 2020, arXiv 2003.08505). Intervals: bootstrap over queries.
+    """
+
+    name: str = "metric-learning-v1"
+    ks: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(1, 2, 4, 8), min_length=1)
+
+
+class ClusteringV1(Strict):
+    """k-means on the L2-normalised features of the test split, as many clusters as classes; labels only judge.
+
+    NMI and AMI (AMI corrects for chance, which NMI with many small classes does not), ACC: accuracy under the best
+    one-to-one assignment of clusters to classes (Hungarian method). The value is that of the restart with the least
+    inertia; the brackets span all `restarts`, each from its own k-means++ start. At most `samples` samples,
+    stratified.
+    """
+
+    name: str = "clustering-v1"
+    restarts: int = Field(default=10, ge=1)
+    samples: int = Field(default=10_000, ge=10)
 
 
 class FineTuneV1(Strict):
@@ -97,12 +175,17 @@ SIMCLR_TRANSFER: dict[str, Any] = {
 #: Appendix B.5, for 1 % of the labels (30 epochs for 10 %): learning rate 0.05 per 256 samples, no decay, no choice.
 SIMCLR_FEW_LABELS: dict[str, Any] = {"epochs": 60, "batch_size": 4096, "lr_grid": (0.8,), "weight_decay_grid": (0.0,)}
 
-Protocol = LogRegV1 | KnnV1 | FewLabelV1 | FineTuneV1
+Protocol = LogRegV1 | LogRegPathV1 | KnnV1 | FewLabelV1 | RetrievalV1 | MetricLearningV1 | ClusteringV1 | FineTuneV1
 #: what `--protocol` and `evaluate` take -> settings class.
 PROTOCOLS: dict[str, type[Protocol]] = {
     "logreg": LogRegV1,
+    "logreg_path": LogRegPathV1,
+    "transfer": TransferV1,
     "knn": KnnV1,
     "few_label": FewLabelV1,
+    "retrieval": RetrievalV1,
+    "metric_learning": MetricLearningV1,
+    "clustering": ClusteringV1,
     "finetune": FineTuneV1,
 }
 

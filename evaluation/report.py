@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evaluation.verdict import group_title, groups, protocol_title, show, subject_title, verdict
+from evaluation.verdict import group_title, groups, metric_title, protocol_title, show, subject_title, verdict
 from zoo.data.store import replacing
 from zoo.results import DataRecord, Metric, Result
 
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 TEMPLATES = Path(__file__).parent / "templates"
 #: In `Result.chosen`, but about how the choice went; the CSV file has them.
-NOT_SETTINGS = ("iterations", "converged", "held_out_top1")
+NOT_SETTINGS = ("iterations", "converged", "held_out_top1", "tried", "train_loss")
+#: Metrics with a column of their own.
+OWN_COLUMN = ("top1", "mean_per_class")
 HEADERS = ("protocol", "subject", "top-1 %", "mean per class %", "chosen", "train / test")
 #: Figures wider than this are scrolled on a phone instead of shrunk until nobody can read them.
 WIDE = 800
@@ -63,7 +65,7 @@ def lines(rows: Sequence[Result], encoder_name: str = "") -> tuple[list[list[Lin
             subject=subject_title(row, encoder_name),
             top1=_interval(row.metrics.get("top1")),
             mean_per_class=_interval(row.metrics.get("mean_per_class")),
-            chosen=", ".join(f"{k} = {show(v)}" for k, v in row.chosen.items() if k not in NOT_SETTINGS) or "–",
+            chosen=_found(row) or "–",
             samples=f"{row.train.samples:,} / {row.test.samples:,}",
             marks=marks.translate(_SUPERSCRIPT),
             is_floor=row.subject != "encoder",
@@ -180,6 +182,12 @@ def write_report(
     for name, figure in drawn:
         _write(folder / f"{name}.png", figure.png)
     return _write(folder / "report.html", html.encode())
+
+
+def _found(row: Result) -> str:
+    """What was chosen, and every metric that has no column of its own."""
+    others = [f"{metric_title(k)} {_percent(v.value)}" for k, v in row.metrics.items() if k not in OWN_COLUMN]
+    return ", ".join(others + [f"{k} = {show(v)}" for k, v in row.chosen.items() if k not in NOT_SETTINGS])
 
 
 def _protocols(rows: Sequence[Result], descriptions: Mapping[str, str] | None) -> list[dict[str, Any]]:
