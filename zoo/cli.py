@@ -185,6 +185,20 @@ def import_command(
 
 
 @app.command()
+def export(
+    encoder: EncoderArgument,
+    format_: Annotated[str, typer.Option("--format", help="onnx, torch-export or timm")],
+    out: Annotated[Path, typer.Option(help="a .onnx or .pt2 file; a folder for timm")],
+) -> None:
+    """An image encoder for another runtime; what that runtime gives is compared before the file appears."""
+    from zoo.interop.export import export as run
+    from zoo.loading import load
+
+    worst = run(load(encoder), out, format_)
+    print(f"wrote {out}; its features differ by at most {worst:.1e} of the largest one")
+
+
+@app.command()
 def mirror(
     out: Annotated[Path, typer.Argument(help="the folder that a web server is to serve")],
     names: Annotated[list[str] | None, typer.Argument(help="checkpoints; none means the whole catalogue")] = None,
