@@ -32,6 +32,7 @@ def render_card(config: CheckpointConfig, results: Results | None = None) -> str
         training=config.training,
         rows=results.rows if results else (),
         comparisons=comparisons(results),
+        claims=results.claims if results else (),
         recipe=yaml.safe_dump(config.training.recipe, sort_keys=False, allow_unicode=True).strip(),
         title=config.method.title,
         warnings=sorted({w for row in (results.rows if results else ()) for w in row.warnings}),

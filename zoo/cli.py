@@ -100,6 +100,7 @@ def publish(
     data: Annotated[str | None, typer.Option(help="measure on this dataset's train and test splits first")] = None,
     limit: Annotated[int | None, typer.Option(min=20, help="measure on at most this many samples a split")] = None,
     results: Annotated[Path | None, typer.Option(help="results.json of an earlier `python -m evaluation`")] = None,
+    claim: Annotated[Path | None, typer.Option(help="claim.json of a benchmark, for the card")] = None,
     out: Annotated[Path | None, typer.Option(help="folder of checkpoints (default: zoo/checkpoints)")] = None,
     cards: Annotated[Path | None, typer.Option(help="folder of model cards (default: model_cards)")] = None,
     mirror: Annotated[list[str] | None, typer.Option(help="an address with the same weights; may be repeated")] = None,
@@ -113,6 +114,7 @@ def publish(
 
     Without --name, a checkpoint folder is pushed as it stands.
     """
+    from zoo.claims import read_claim
     from zoo.publishing import publish as run_publish
     from zoo.results import read_results
 
@@ -120,6 +122,8 @@ def publish(
         raise ZooError("give --data to measure now, or --results from an earlier measurement, not both")
     if name is None and (push is None or data or results):
         raise ZooError("give the checkpoint its name with --name method_architecture_dataset")
+    if name is None and claim is not None:
+        raise ZooError("--claim belongs to --name: the card is written anew")
     if push is None and (public or tag or replaces):
         raise ZooError("--public, --tag and --replaces belong to --push org/name")
     folder = run
@@ -127,7 +131,17 @@ def publish(
         measured = read_results(results) if results is not None else None
         if data is not None:
             measured = _measure(run, name, data, limit)
-        folder = run_publish(run, name, out=out, results=measured, cards_dir=cards, mirrors=mirror, overwrite=overwrite)
+        claims = [read_claim(claim)] if claim is not None else None
+        folder = run_publish(
+            run,
+            name,
+            out=out,
+            results=measured,
+            cards_dir=cards,
+            mirrors=mirror,
+            claims=claims,
+            overwrite=overwrite,
+        )
         print(f"published {folder}; try zoo.load({name!r})")
     if push is not None:
         from zoo.push import push as run_push

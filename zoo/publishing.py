@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from zoo.catalog import EMBEDDED
+from zoo.claims import Claim
 from zoo.config import Architecture, CheckpointConfig, Method, Training, Weights, check_name, first_problem
 from zoo.encoder import Encoder
 from zoo.errors import CheckpointError, ConfigError
@@ -105,6 +106,7 @@ def publish(
     results: Results | None = None,
     cards_dir: str | Path | None = None,
     mirrors: Sequence[str] | None = None,
+    claims: Sequence[Claim] | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Publish the encoder of a training run: checkpoint folder `out/NAME` and model card `NAME.md`.
@@ -117,6 +119,7 @@ def publish(
         cards_dir: folder of model cards; None for `model_cards/` of a checkout, else `out`.
         mirrors: addresses (`https://host/.../NAME`, `hf-hub:org/name@COMMIT`) that hold the same weights, tried
             in this order where the weights file is not in the folder; None keeps those of the run.
+        claims: comparisons of the method that the card shows; None keeps those of the run's `results.json`.
         overwrite: replace a published checkpoint of that name.
 
     Returns:
@@ -147,9 +150,12 @@ def publish(
     # Editing the JSON as written keeps every other key, and with it the network digest, as it is.
     changes = {"name": name} if mirrors is None else {"name": name, "mirrors": list(mirrors)}
     renamed = json.dumps({**json.loads(text), **changes}, indent=1, ensure_ascii=False) + "\n"
-    if results is None and (source / "results.json").exists():
-        results = read_results(source / "results.json")
-    results = _measured_on(results, config)
+    stored = read_results(source / "results.json") if (source / "results.json").exists() else None
+    results = _measured_on(results or stored, config)
+    kept = tuple(claims) if claims is not None else stored.claims if stored else ()
+    if kept:
+        measured = results or Results(weights_sha256=config.weights.sha256)
+        results = measured.model_copy(update={"claims": kept})
     card = render_card(config.model_copy(update={"name": name}), results)
     content = files.weights(config.weights.file).read_bytes()
     reference = _kept_reference(files, config)

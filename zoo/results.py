@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
+from zoo.claims import Claim
 from zoo.config import Sha256, Strict, first_problem
 from zoo.errors import ConfigError
 
@@ -54,11 +55,13 @@ class Result(Strict):
 
 
 class Results(Strict):
-    """All of `results.json`: the rows, and the hash of the weights they were measured on."""
+    """All of `results.json`: the rows, the hash of the weights they were measured on, and the claims of the method
+    that were tested beside them, on networks of their own."""
 
     format_version: Literal[1] = 1
     weights_sha256: Sha256 | None = None
     rows: tuple[Result, ...] = ()
+    claims: tuple[Claim, ...] = ()
 
     def to_json(self) -> str:
         """The text of `results.json`."""
