@@ -18,12 +18,3 @@ def private_cache(tmp_path_factory):
     os.environ["ZOO_CACHE"] = str(cache)
     os.environ["HF_HOME"] = str(cache / "huggingface")
     yield cache
-
-
-def pytest_collection_modifyitems(items):
-    """Tests listed in known_failures.txt may fail: each line is debt that an issue note names."""
-    listed = Path(__file__).with_name("known_failures.txt")
-    known = set(listed.read_text().splitlines()) if listed.exists() else set()
-    for item in items:
-        if item.nodeid in known:
-            item.add_marker(pytest.mark.xfail(reason="listed in tests/known_failures.txt", strict=False))

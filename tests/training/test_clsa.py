@@ -228,4 +228,4 @@ def test_resume_continues_bit_for_bit(tmp_path, changes):
 @pytest.mark.parametrize("strong_loss", ["ddm", "contrastive"])
 def test_training_learns(strong_loss):
     before, after = found_before_and_after("clsa", strong_loss=strong_loss)
-    assert before < 0.35 and after > 0.5
+    assert before < 0.35 and after > max(0.5, before + 0.2)

@@ -308,7 +308,7 @@ def pairs_found(method: nn.Module, views: Callable[[], Tensor]) -> float:
     return float(((a @ b.T).argmax(1) == torch.arange(len(a))).float().mean())
 
 
-def found_before_and_after(name: str, steps: int = 60, **config) -> tuple[float, float]:
+def found_before_and_after(name: str, steps: int = 80, **config) -> tuple[float, float]:
     """Train on stripes; how often pairs of unseen stripes are found (by chance: 1 in 128)."""
     torch.manual_seed(0)
     settings = {"temperature": 0.2, "queue_size": 128, "momentum": 0.9, "bn_groups": 4, "out_dim": 16, **config}
@@ -319,7 +319,7 @@ def found_before_and_after(name: str, steps: int = 60, **config) -> tuple[float,
     unseen, g = stripes(128, seed=2), torch.Generator().manual_seed(4)
     augment = ImageAugment(method.config.augment, 16)
     before = pairs_found(method, lambda: augment(unseen, g))
-    optimizer = torch.optim.AdamW([p for p in method.parameters() if p.requires_grad], lr=0.01)
+    optimizer = torch.optim.AdamW([p for p in method.parameters() if p.requires_grad], lr=0.003)
     seen = stripes(1024, seed=1)
     for step in range(steps):
         out = method(method.views({"images": seen[torch.randperm(len(seen), generator=g)[:64]]}, g))
@@ -345,4 +345,4 @@ class SmallEncoder(TinyEncoder):
 @pytest.mark.parametrize("config", [{}, {"symmetric": True}, {"negatives": "batch_and_queue"}])
 def test_training_learns(config):
     before, after = found_before_and_after("moco", **config)
-    assert before < 0.35 and after > 0.5
+    assert before < 0.35 and after > max(0.5, before + 0.2)
