@@ -14,7 +14,7 @@ from zoo.data.cache import pixel_view
 from zoo.data.sequence_store import SequenceStore, sequence_store
 from zoo.data.skeleton import facts_of
 from zoo.data.splits import held_out
-from zoo.errors import DataError
+from zoo.errors import ConfigError, DataError
 from zoo.skeleton_transforms import pad_sequences
 from zoo.transforms import transform_for
 
@@ -73,9 +73,17 @@ def _parts(dataset: Dataset, data) -> tuple[np.ndarray, np.ndarray]:
     return everything, everything[:0]
 
 
-def batches_for(array: np.ndarray | SequenceStore, device: torch.device) -> Batches:
-    """Batches of what `TrainingData.array` holds."""
-    return SkeletonBatches(array, device) if isinstance(array, SequenceStore) else Batches(array, device)
+def batches_for(array: np.ndarray | SequenceStore, device: torch.device, labels: np.ndarray | None = None) -> Batches:
+    """Batches of what `TrainingData.array` holds; `labels` `(N,)` join batches of skeletons.
+
+    Raises:
+        ConfigError: labels for images, which no method takes.
+    """
+    if isinstance(array, SequenceStore):
+        return SkeletonBatches(array, device, labels)
+    if labels is not None:
+        raise ConfigError("this method trains with labels, which batches of images do not carry")
+    return Batches(array, device)
 
 
 class Batches:
@@ -118,10 +126,14 @@ class Batches:
 
 
 class SkeletonBatches(Batches):
-    """Batches `{"skeletons": float32 (N, T, V, C)` padded with zeros to the longest, `"lengths": int64 (N,)}`."""
+    """Batches `{"skeletons": float32 (N, T, V, C)` padded with zeros to the longest, `"lengths": int64 (N,)}`.
 
-    def __init__(self, store: SequenceStore, device: torch.device) -> None:
+    With `labels`, also `"labels": int64 (N,)`.
+    """
+
+    def __init__(self, store: SequenceStore, device: torch.device, labels: np.ndarray | None = None) -> None:
         self.store, self.device = store, device
+        self.labels = None if labels is None else torch.from_numpy(np.asarray(labels, dtype=np.int64))
         self.resident, self._next = None, None
         self._reader = ThreadPoolExecutor(1)
 
@@ -131,6 +143,8 @@ class SkeletonBatches(Batches):
         known = waiting is not None and waiting[0] == rows.tobytes()
         x, lengths = waiting[1].result() if known else self._read(rows)
         parts = {"skeletons": x, "lengths": lengths}
+        if self.labels is not None:
+            parts["labels"] = self.labels[torch.from_numpy(rows)]
         return {name: part.to(self.device, non_blocking=True) for name, part in parts.items()}
 
     def _read(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:

@@ -44,7 +44,9 @@ def choose_precision(recipe: Recipe, device: torch.device) -> torch.dtype | None
     )
 
 
-def build_method(recipe: Recipe, device: torch.device, samples: int, total_steps: int) -> nn.Module:
+def build_method(
+    recipe: Recipe, device: torch.device, samples: int, total_steps: int, classes: int | None = None
+) -> nn.Module:
     """The method with a fresh encoder, seeded by the recipe: equal on every rank."""
     torch.manual_seed(step_seed(recipe.seed, 0, 0))
     context = Context(
@@ -52,10 +54,16 @@ def build_method(recipe: Recipe, device: torch.device, samples: int, total_steps
         global_batch=recipe.batch_size,
         total_steps=total_steps,
         samples=samples,
+        classes=classes,
     )
     encoder = build(recipe.architecture(), recipe.input)
     method = method_class(recipe.method["name"])(encoder, recipe.method_config(), context)
     return method.to(device)
+
+
+def _uses_labels(method: nn.Module) -> bool:
+    """Labels reach a method only if it says so: self-supervision cannot see them by accident."""
+    return bool(getattr(method, "uses_labels", False))
 
 
 class Trainer:
@@ -75,8 +83,10 @@ class Trainer:
         self.steps_per_epoch = len(self.data.train) // recipe.batch_size
         self.total_steps = self.steps_per_epoch * recipe.epochs
         self.dtype = choose_precision(recipe, device)
-        self.batches = batches_for(self.data.array, device)
-        self.method = build_method(recipe, device, len(self.data.train), self.total_steps)
+        labels = self.data.dataset.labels
+        classes = None if labels is None else int(labels.max()) + 1
+        self.method = build_method(recipe, device, len(self.data.train), self.total_steps, classes)
+        self.batches = batches_for(self.data.array, device, labels if _uses_labels(self.method) else None)
         if self.world > 1:
             self.method = distributed.convert_batch_norm(self.method)
         if device.type == "cuda":

@@ -35,6 +35,7 @@ def render_card(config: CheckpointConfig, results: Results | None = None) -> str
         claims=results.claims if results else (),
         recipe=yaml.safe_dump(config.training.recipe, sort_keys=False, allow_unicode=True).strip(),
         title=config.method.title,
+        self_supervised=_self_supervised(config),
         warnings=sorted({w for row in (results.rows if results else ()) for w in row.warnings}),
         metric_name=_metric_name,
     )
@@ -71,7 +72,8 @@ def essentials(config: CheckpointConfig, results: Results | None = None) -> str:
     """A plain-text summary, as `zoo show` and `torch.hub.help` print it."""
     training, data, weights = config.training, config.training.dataset, config.weights
     lines = [
-        f"{config.method.title} encoder: {_architecture(config)}, trained on {data.name} without labels.",
+        f"{config.method.title} encoder: {_architecture(config)}, trained on {data.name} "
+        f"{'without' if _self_supervised(config) else 'with'} labels.",
         "",
         f"method      {config.method.paper}" + (f" {config.method.url}" if config.method.url else ""),
         f"data        {data.name}/{data.split}, {_number(data.samples)} samples (licence: {data.licence})",
@@ -83,6 +85,12 @@ def essentials(config: CheckpointConfig, results: Results | None = None) -> str:
         f"licence     {config.licence} (weights)",
     ]
     return "\n".join([*lines, "", *_measured(results)])
+
+
+def _self_supervised(config: CheckpointConfig) -> bool:
+    """False for strategies that train with labels beside the self-supervised tasks."""
+    method = config.training.recipe.get("method")
+    return not isinstance(method, dict) or method.get("strategy", "pretrain") == "pretrain"
 
 
 def check_cards(cards_dir: str | Path | None = None) -> list[str]:

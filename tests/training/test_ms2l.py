@@ -286,3 +286,51 @@ def test_bad_settings_are_one_line(tmp_path, capsys, overrides, message):
     assert main(["smoke_ms2l", *overrides, "--run", str(tmp_path / "run"), "--device", "cpu"]) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("error: ") and message in error
+
+
+# -- strategies ------------------------------------------------------------------------------------
+
+
+def labelled(**config) -> MS2L:
+    torch.manual_seed(0)
+    encoder = build(Architecture(family="skeleton_gru", arguments={"hidden": 6}), SkeletonInput(frames=12))
+    context = Context(image_size=0, global_batch=4, total_steps=10, samples=40, classes=3)
+    return MS2L(encoder, MS2L.Config(**{"hidden_dim": 16, "out_dim": 8, **config}), context)
+
+
+def labelled_views(method):
+    return method.views(batch() | {"labels": torch.tensor([0, 2, 1, 2])}, torch.Generator().manual_seed(0))
+
+
+def test_joint_training_adds_a_classifier_and_counts_the_tasks_by_scale():
+    method = labelled(strategy="joint", scale=0.3)
+    views = labelled_views(method)
+    terms = method.loss(views)
+    tasks = terms["motion"] + terms["jigsaw"] + terms["contrastive"]
+    torch.testing.assert_close(terms["loss"].detach(), terms["classification"] + 0.3 * tasks)
+    pooled = method.encoder(views["original"], views["original_lengths"])
+    expected = F.cross_entropy(method.classifier(pooled), views["labels"])
+    torch.testing.assert_close(terms["classification"], expected.detach())
+
+
+def test_moving_weights_go_from_the_tasks_to_the_labels():
+    method = labelled(strategy="moving", scale=0.2)
+    assert method.weights() == (1.0, 0.0)
+    method.after_step(4)
+    assert method.weights() == (pytest.approx(0.6), 0.5)
+    resumed = labelled(strategy="moving", scale=0.2)
+    resumed.load_state_dict(method.state_dict())
+    assert resumed.weights() == method.weights()
+    method.after_step(9)
+    assert method.weights() == (pytest.approx(0.2), 1.0)
+
+
+def test_pretraining_cannot_see_labels(tmp_path):
+    with_labels = tiny(method={"name": "ms2l", "preset": "corrected", "hidden_dim": 16, "strategy": "joint"})
+    trainer = trainer_for(tmp_path / "joint", with_labels)
+    rows = trainer.data.train[:4]
+    assert torch.equal(trainer.batches.get(rows)["labels"], torch.from_numpy(trainer.data.dataset.labels[rows]))
+    assert "labels" not in trainer_for(tmp_path / "pretrain", tiny()).batches.get(rows)
+    assert not hasattr(ms2l(), "classifier")
+    with pytest.raises(ConfigError, match="the data has none"):
+        ms2l(strategy="moving")

@@ -135,3 +135,14 @@ def test_extraction_names_a_broken_sequence():
         embed(encoder(), [good, np.zeros((4, 25, 3))])
     with pytest.raises(InputError, match="image data"):
         embed(encoder(), open_dataset("synthetic:shapes?n=8", "test"))
+
+
+def test_mean_and_maximum_over_the_true_frames_side_by_side():
+    model = encoder(pool="mean_max")
+    x, lengths = batch()
+    frames, pooled = model.forward_features(x, lengths), model(x, lengths)
+    assert model.num_features == 48 and model.frame_features == 24
+    for i, n in enumerate(lengths.tolist()):
+        expected = torch.cat([frames[i, :n].mean(0), frames[i, :n].amax(0)])
+        torch.testing.assert_close(pooled[i], expected, msg="zeros in the padding are no maximum")
+    torch.testing.assert_close(model(x[:1]), pooled[:1])

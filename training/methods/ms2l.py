@@ -53,6 +53,10 @@ class MS2L(nn.Module):
         `"excluded"` leaves it out. `positives`: each guise against the `"mean"` of all (which holds itself),
         or against each of the `"others"`. `decoder_layers`, `hidden_dim`, `out_dim`: sizes of the heads.
         `augment`: None as released; else each guise is a random view of its own.
+        `strategy`: `"pretrain"` sees no label. `"joint"` adds the cross-entropy of a linear classifier on the
+        original and counts the tasks `scale` times. `"moving"` goes from the one to the other: linearly over the
+        steps, the tasks' weight from 1 to `scale`, the classifier's from 0 to 1. The paper's constants are not
+        known to us; in an old script of its authors a scale of 0.05 stands on one side.
         """
 
         motion: float = Field(default=1.0, ge=0)
@@ -69,6 +73,8 @@ class MS2L(nn.Module):
         hidden_dim: int = Field(default=2048, ge=1)
         out_dim: int = Field(default=1024, ge=1)
         augment: SkeletonAugmentConfig | None = None
+        strategy: Literal["pretrain", "joint", "moving"] = "pretrain"
+        scale: float = Field(default=0.05, ge=0)
 
         @model_validator(mode="before")
         @classmethod
@@ -100,11 +106,21 @@ class MS2L(nn.Module):
         orders = torch.tensor(list(permutations(range(config.segments))))
         self.register_buffer("orders", orders, persistent=False)
         if config.motion:
-            self.decoder = MotionDecoder(width, config.decoder_layers, points)
+            self.decoder = MotionDecoder(encoder.frame_features, config.decoder_layers, points)
         if config.jigsaw:
             self.puzzle = _mlp(width, config.hidden_dim, len(orders))
         if config.contrastive:
             self.projector = _mlp(width, config.hidden_dim, config.out_dim)
+        self.uses_labels = config.strategy != "pretrain"
+        if self.uses_labels:
+            if context.classes is None:
+                raise ConfigError(f"strategy {config.strategy!r} trains with labels, but the data has none")
+            self.classifier = nn.Linear(width, context.classes)
+            nn.init.xavier_normal_(self.classifier.weight)
+            nn.init.zeros_(self.classifier.bias)
+        #: Share of the training that is over; in the state, so that a resumed run weighs its losses alike.
+        self.register_buffer("progress", torch.zeros((), dtype=torch.float64), persistent=self.uses_labels)
+        self.total_steps = context.total_steps
 
     def views(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
         """The three guises of `batch["skeletons"]` `(N, T, V, C)` with `batch["lengths"]`.
@@ -128,6 +144,7 @@ class MS2L(nn.Module):
             "shuffled": shuffle_segments(shuffled[0], shuffled[1], self.orders[order]),
             "shuffled_lengths": shuffled[1],
             "order": order,
+            **({"labels": batch["labels"]} if self.uses_labels else {}),
         }
 
     def loss(self, views: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -136,7 +153,7 @@ class MS2L(nn.Module):
         lengths = {name: views[f"{name}_lengths"] for name in ("original", "moving", "shuffled")}
         seen = seen_frames(lengths["moving"], config.mask_ratio)
         hidden = views["moving"] * frame_mask(seen, views["moving"].shape[1])[..., None, None]
-        wanted = {"original": config.contrastive, "moving": config.contrastive + config.motion}
+        wanted = {"original": config.contrastive + self.uses_labels, "moving": config.contrastive + config.motion}
         wanted["shuffled"] = config.contrastive + config.jigsaw
         guises = {"original": views["original"], "moving": hidden, "shuffled": views["shuffled"]}
         frames = self._encode({name: x for name, x in guises.items() if wanted[name]}, lengths)
@@ -154,9 +171,20 @@ class MS2L(nn.Module):
         total = sum(
             getattr(config, name) * terms[name] for name in ("motion", "jigsaw", "contrastive") if name in terms
         )
+        if self.uses_labels:
+            logits = at_least_float32(self.classifier(pooled["original"]))
+            terms["classification"] = F.cross_entropy(logits, views["labels"])
+            terms["accuracy"] = (logits.argmax(1) == views["labels"]).float().mean()
+            tasks, classification = self.weights()
+            total = tasks * total + classification * terms["classification"]
         return {"loss": total, **{name: value.detach() for name, value in terms.items()}}
 
     forward = loss
+
+    def weights(self) -> tuple[float, float]:
+        """What the self-supervised tasks and the classification count at this step."""
+        scale, done = self.config.scale, float(self.progress)
+        return (scale, 1.0) if self.config.strategy == "joint" else (1 - (1 - scale) * done, done)
 
     def _encode(self, guises: dict[str, Tensor], lengths: dict[str, Tensor]) -> dict[str, Tensor]:
         """Frame features of each guise, from one pass over all: a GRU's cost is its steps in time, not its rows."""
@@ -202,7 +230,8 @@ class MS2L(nn.Module):
         return F.cross_entropy(logits, positives), contrastive_accuracy(logits, positives)
 
     def after_step(self, step: int) -> None:
-        """Nothing to do: MS2L keeps neither queue nor momentum encoder."""
+        """Count the steps, for the moving weights."""
+        self.progress.fill_((step + 1) / self.total_steps)
 
 
 class MotionDecoder(nn.Module):
@@ -218,6 +247,8 @@ class MotionDecoder(nn.Module):
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Values beyond a sequence's length mean nothing."""
+        if int(lengths.min()) == x.shape[1]:
+            return self.out(self.gru(x)[0])
         packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
         out, _ = pad_packed_sequence(self.gru(packed)[0], batch_first=True, total_length=x.shape[1])
         return self.out(out)

@@ -23,14 +23,15 @@ class SkeletonGRUArguments(Strict):
     `hidden`: units per direction; `layers`. `streams`: what the GRU sees of each frame, side by side: joints, bones
     (joint minus parent), motion (next frame minus this one, 0 in the last). `padding`: `"skip"` runs each sequence
     over its own frames only; `"feed"` pads all to `input.frames` and runs over the padding, as the released code
-    does. `pool`: `"mean"` over true frames, or `"ms2l"`, their sum over n + 0.01.
+    does. `pool`: `"mean"` over true frames; `"ms2l"`, their sum over n + 0.01; `"mean_max"`, mean and maximum side by
+    side, which doubles the features.
     """
 
     hidden: int = Field(default=300, ge=1, le=8192)
     layers: int = Field(default=2, ge=1, le=8)
     streams: tuple[Stream, ...] = ("joint",)
     padding: Literal["skip", "feed"] = "skip"
-    pool: Literal["mean", "ms2l"] = "mean"
+    pool: Literal["mean", "ms2l", "mean_max"] = "mean"
 
     @field_validator("streams")
     @classmethod
@@ -43,7 +44,7 @@ class SkeletonGRUArguments(Strict):
 
 
 class SkeletonGRU(Encoder):
-    """`(N, T, V, 3)` and `lengths` -> `(N, 2 * hidden)`.
+    """`(N, T, V, 3)` and `lengths` -> `(N, 2 * hidden)`, twice that with `pool="mean_max"`.
 
     The default, 2 layers of 300 units per direction, is the structure of MS2L's released code (Lin et al., ACM MM
     2020); hidden 30 with one layer is the structure that the paper prints.
@@ -58,7 +59,9 @@ class SkeletonGRU(Encoder):
         if arguments.padding == "feed" and input.frames is None:
             raise ConfigError("padding 'feed' needs input.frames, the length that all sequences are padded to")
         self.input, self.arguments = input, arguments
-        self.num_features = 2 * arguments.hidden
+        #: length of the features of one frame
+        self.frame_features = 2 * arguments.hidden
+        self.num_features = self.frame_features * (2 if arguments.pool == "mean_max" else 1)
         points = input.bodies * input.joints
         width = points * input.channels * len(arguments.streams)
         self.gru = nn.GRU(width, arguments.hidden, arguments.layers, batch_first=True, bidirectional=True)
@@ -70,12 +73,15 @@ class SkeletonGRU(Encoder):
     def _features(self, x: Tensor, lengths: Tensor | None) -> Tensor:
         """`(N, T, 2 * hidden)`, zeros beyond the true frames."""
         frames = x.shape[1]
-        lengths = torch.full((len(x),), frames, device=x.device) if lengths is None else lengths.to(x.device)
+        whole = torch.full((len(x),), frames, device=x.device)
+        lengths = whole if lengths is None else lengths.to(x.device)
         valid = frame_mask(lengths, frames)
         rows = self.streams(x, valid).flatten(2)
         if self.arguments.padding == "feed":
             rows = nn.functional.pad(rows, (0, 0, 0, self.input.frames - frames))
             out = self.gru(rows)[0][:, :frames]
+        elif lengths is whole or torch.equal(lengths.cpu(), whole.cpu()):
+            out = self.gru(rows)[0]  # no padding: 1.5 times as fast as packed
         else:
             packed = pack_padded_sequence(rows, lengths.cpu(), batch_first=True, enforce_sorted=False)
             out = pad_packed_sequence(self.gru(packed)[0], batch_first=True, total_length=frames)[0]
@@ -88,9 +94,16 @@ class SkeletonGRU(Encoder):
         return torch.cat(parts, dim=-1) * valid[..., None, None]
 
     def pool(self, features: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Mean of the true frames' features."""
-        count = features.shape[1] if lengths is None else lengths.to(features.device, features.dtype)[:, None]
-        return features.sum(dim=1) / (count + (0.01 if self.arguments.pool == "ms2l" else 0))
+        """`(N, T, 2 * hidden)` -> `(N, num_features)`, over the true frames."""
+        frames = features.shape[1]
+        count = frames if lengths is None else lengths.to(features.device, features.dtype)[:, None]
+        mean = features.sum(dim=1) / (count + (0.01 if self.arguments.pool == "ms2l" else 0))
+        if self.arguments.pool != "mean_max":
+            return mean
+        if lengths is not None:
+            padding = ~frame_mask(lengths.to(features.device), frames)
+            features = features.masked_fill(padding[..., None], -torch.inf)
+        return torch.cat([mean, features.amax(dim=1)], dim=1)
 
     def check_input(self, x: Tensor, lengths: Tensor | None) -> None:
         points = self.input.bodies * self.input.joints
