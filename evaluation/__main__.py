@@ -139,6 +139,7 @@ def write(found: Evaluation, encoder: str, folder: Path) -> Path:
     from evaluation.figures import confusion, embedding_map, nearest_neighbours, score_chart
     from evaluation.masks import attention_masks
     from evaluation.report import write_report
+    from evaluation.strips import motion_strips
     from zoo.data.store import replacing
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -158,6 +159,7 @@ def write(found: Evaluation, encoder: str, folder: Path) -> Path:
         embedding_map(found.test.features, found.test.labels, names),
         None if predicted is None else confusion(found.test.labels, predicted, names),
         attention_masks(load(encoder), found.test_data),
+        motion_strips(load(encoder), found.train_data, found.test_data),
     ]  # fmt: skip
     title = f"{encoder} on {found.test_data.name}"
     return write_report(

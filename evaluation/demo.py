@@ -10,36 +10,56 @@ from evaluation import evaluate
 from evaluation.__main__ import report_duplicates, splits, write
 from evaluation.console import stages
 from zoo.catalog import list_models
-from zoo.errors import UnknownNameError
+from zoo.errors import UnknownNameError, nearest
 from zoo.loading import load
 
 #: Used where a person happens to have it; otherwise the demo needs nothing but scikit-learn's own images.
 LOCAL_DATA = Path("data/cifar10")
 BUNDLED_DATA = "digits:placed"
+#: Eight actions by forward kinematics; the test split has other people and other cameras.
+BUNDLED_MOTION = "synthetic:motion?n=600"
+#: Modality -> the encoders that the demo prefers.
+BUNDLED = {"image": "simclr*", "skeleton": "ms2l*"}
 
 
-def default_encoder() -> str:
-    """The bundled SimCLR image encoder, else any image encoder of the catalogue.
+def default_encoder(modality: str = "image") -> str:
+    """The bundled SimCLR image encoder or MS2L skeleton encoder, else any of that modality in the catalogue.
 
     Raises:
-        UnknownNameError: the catalogue holds no image encoder.
+        UnknownNameError: the catalogue holds no such encoder, or there is no such modality.
     """
-    names = list_models("simclr*", modality="image") or list_models(modality="image")
+    if modality not in BUNDLED:
+        raise UnknownNameError(f"unknown modality {modality!r}; {nearest(modality, list(BUNDLED))}")
+    names = list_models(BUNDLED[modality], modality=modality) or list_models(modality=modality)
     if not names:
-        raise UnknownNameError("the catalogue holds no image encoder; publish one, or give --encoder local-dir:PATH")
+        raise UnknownNameError(
+            f"the catalogue holds no {modality} encoder; publish one, or give --encoder local-dir:PATH"
+        )
     return names[0]
 
 
+def default_data(modality: str) -> str:
+    """What the demo looks at: motion made by the zoo itself for skeletons, else CIFAR-10 if at hand, else digits."""
+    if modality == "skeleton":
+        return BUNDLED_MOTION
+    return str(LOCAL_DATA) if LOCAL_DATA.is_dir() else BUNDLED_DATA
+
+
 def run(
-    data: str | None = None, encoder: str | None = None, out: Path = Path("reports/demo"), limit: int = 2000
+    data: str | None = None,
+    encoder: str | None = None,
+    out: Path = Path("reports/demo"),
+    limit: int = 2000,
+    modality: str = "image",
 ) -> Path:
     """Load, extract, probe beside the floors, print the table, write the report.
 
     Args:
-        data: a dataset address; None for `data/cifar10` if it is there, else scikit-learn's digits.
-        encoder: an encoder address; None for the bundled SimCLR.
+        data: a dataset address; None for `default_data`.
+        encoder: an encoder address; None for `default_encoder`.
         out: folder of the report.
-        limit: at most this many images a split.
+        limit: at most this many samples a split.
+        modality: `"image"` or `"skeleton"`, for what is not given.
 
     Returns:
         The path of the HTML report.
@@ -50,8 +70,8 @@ def run(
 
     started = time.perf_counter()
     console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
-    encoder = encoder or default_encoder()
-    data = data or (str(LOCAL_DATA) if LOCAL_DATA.is_dir() else BUNDLED_DATA)
+    encoder = encoder or default_encoder(modality)
+    data = data or default_data(modality)
     train, test = splits(data)
     console.print(f"encoder [bold]{encoder}[/], data [bold]{train.name}[/]: {train.split} and {test.split}")
     command = f"zoo demo --data {data} --encoder {encoder} --limit {limit}"

@@ -256,16 +256,19 @@ def verify(
 
 @app.command()
 def demo(
-    data: Annotated[str | None, typer.Option(help="a dataset; default: data/cifar10 if there, else digits")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="a dataset; default: data/cifar10 if there, else digits; made motion")
+    ] = None,
     encoder: Annotated[str | None, typer.Option(help="default: the bundled SimCLR encoder")] = None,
     out: Annotated[Path, typer.Option(help="where the report goes")] = Path("reports/demo"),
-    limit: Annotated[int, typer.Option(min=20, help="at most this many images a split")] = 2000,
+    limit: Annotated[int, typer.Option(min=20, help="at most this many samples a split")] = 2000,
+    modality: Annotated[str, typer.Option(help="image or skeleton: which encoder and data are taken")] = "image",
     open_: Annotated[bool, typer.Option("--open", help="open the report in a browser")] = False,
 ) -> None:
-    """Load a pretrained encoder, probe it beside its floors on real images, and write a report."""
+    """Load a pretrained encoder, probe it beside its floors on real images or made motion, and write a report."""
     from evaluation.demo import run
 
-    report = run(data=data, encoder=encoder, out=out, limit=limit)
+    report = run(data=data, encoder=encoder, out=out, limit=limit, modality=modality)
     if open_:
         typer.launch(str(report))
 

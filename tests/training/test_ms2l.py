@@ -207,7 +207,7 @@ def test_wrong_encoders_are_refused():
 
 
 def test_the_released_structure():
-    recipe = read_recipe("ms2l_bigru_nucla")
+    recipe = read_recipe("ms2l_bigru_nucla_released")
     encoder = build(recipe.architecture(), recipe.input)
     assert isinstance(encoder, SkeletonGRU) and encoder.num_features == 600 and encoder.gru.num_layers == 2
     method = MS2L(encoder, recipe.method_config(), CONTEXT)
