@@ -17,7 +17,7 @@ from zoo.loading import load
 LOCAL_DATA = Path("data/cifar10")
 BUNDLED_DATA = "digits:placed"
 #: Eight actions by forward kinematics; the test split has other people and other cameras.
-BUNDLED_MOTION = "synthetic:motion?n=600"
+BUNDLED_MOTION = "synthetic:motion?n=400&sway=50"
 #: Modality -> the encoders that the demo prefers.
 BUNDLED = {"image": "simclr*", "skeleton": "ms2l*"}
 

@@ -12,6 +12,7 @@ from zoo.data.base import Dataset
 from zoo.encoder import Encoder
 from zoo.errors import DataError
 from zoo.skeleton_transforms import SkeletonTransform
+from zoo.skeletons import layout
 from zoo.transforms import ImageTransform
 
 #: Raw pixels are compared at this side at most: a probe on 224 x 224 x 3 inputs would take hours.
@@ -52,7 +53,10 @@ def raw(encoder: Encoder, dataset: Dataset) -> np.ndarray:
 def _joints(encoder: Encoder, dataset: Dataset) -> np.ndarray:
     steps = ("centre_frames", "align_mean", f"resample:{RAW_FRAMES}")
     transform = SkeletonTransform(encoder.input.model_copy(update={"steps": steps, "frames": None}))
-    return np.stack([transform.frames(dataset.sample(index)).reshape(-1) for index in range(len(dataset))])
+    # The joint at the origin says nothing.
+    origin = layout(encoder.input.layout).axes[0]
+    frames = (np.delete(transform.frames(dataset.sample(index)), origin, axis=1) for index in range(len(dataset)))
+    return np.stack([x.reshape(-1) for x in frames])
 
 
 def _pixels(encoder: Encoder, dataset: Dataset) -> np.ndarray:

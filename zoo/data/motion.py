@@ -12,7 +12,7 @@ from zoo.skeletons import LAYOUTS
 
 SPLITS = ("train", "test")
 #: parameter -> (default, lowest, highest)
-PARAMETERS = {"n": (512, 8, 1_000_000), "seed": (0, 0, 2**31 - 1)}
+PARAMETERS = {"n": (512, 8, 1_000_000), "seed": (0, 0, 2**31 - 1), "sway": (0, 0, 100)}
 SUBJECTS = 10
 GRAPH = LAYOUTS["kinect_v1"]
 JOINT = {name: i for i, name in enumerate(GRAPH.joints)}
@@ -121,10 +121,12 @@ ACTIONS: dict[str, Callable[[np.ndarray], Pose]] = {
 
 
 def open_motion(address: str, split: str) -> ArraySkeletons:
-    """`synthetic:motion[?n=512&seed=0]`: `train` has n sequences of subjects 0..7, `test` n // 4 of subjects 8 and 9.
+    """`synthetic:motion[?n=512&seed=0&sway=0]`, splits `train` and `test`.
 
+    `train` has n sequences of subjects 0..7, `test` n // 4 of subjects 8 and 9.
     Cameras of the test split look from other sides than those of the training split. Speed, size, style, hand,
-    place and noise are random. The same address gives the same sequences.
+    place and noise are random; `sway`: how much all limbs move besides, in hundredths of a radian, which makes actions
+    hard to tell apart. The same address gives the same sequences.
 
     Raises:
         UnknownNameError, DataError: another parameter, or a value out of range.
@@ -137,7 +139,8 @@ def open_motion(address: str, split: str) -> ArraySkeletons:
     groups = generator.integers(0, SUBJECTS - 2, count) if train else generator.integers(SUBJECTS - 2, SUBJECTS, count)
     cameras = generator.uniform(-0.9, 0.9, count) if train else generator.uniform(0.9, 1.6, count)
     names = list(ACTIONS)
-    made = [act(names[c], int(s), float(y), generator) for c, s, y in zip(labels, groups, cameras, strict=True)]
+    sway = values["sway"] / 100
+    made = [act(names[c], int(s), float(y), generator, sway) for c, s, y in zip(labels, groups, cameras, strict=True)]
     lengths = np.array([len(x) for x in made])
     keys = [str(i) for i in range(count)]
     facts = Facts("kinect_v1", groups.astype(np.int64))
@@ -145,8 +148,11 @@ def open_motion(address: str, split: str) -> ArraySkeletons:
     return ArraySkeletons("synthetic_motion", split, frames, lengths, keys, labels, names, "MIT (generated)", facts)
 
 
-def act(action: str, subject: int, camera: float, generator: np.random.Generator) -> np.ndarray:
-    """One sequence `(T, 20, 3)` float32: `subject` performs `action`, seen by a camera turned by `camera` radians."""
+def act(action: str, subject: int, camera: float, generator: np.random.Generator, sway: float = 0.0) -> np.ndarray:
+    """One sequence `(T, 20, 3)` float32: `subject` performs `action`, seen by a camera turned by `camera` radians.
+
+    `sway`: deviation in radians of slow random turns of every joint.
+    """
     style = np.random.Generator(np.random.PCG64([7, subject]))
     size, vigour = style.uniform(0.85, 1.15), style.uniform(0.75, 1.1)
     frames = int(generator.integers(20, 61))
@@ -157,6 +163,11 @@ def act(action: str, subject: int, camera: float, generator: np.random.Generator
     for name, value in pose.items():
         if name in JOINT:
             angles[:, JOINT[name]] = vigour * generator.uniform(0.85, 1.15) * value
+    if sway:
+        knots = sway * generator.normal(size=(4, *angles.shape[1:]))
+        at = np.linspace(0, 3, frames)
+        low = np.minimum(at.astype(int), 2)
+        angles += knots[low] + (at - low)[:, None, None] * (knots[low + 1] - knots[low])
     x = forward_kinematics(angles, REST * size)
     x[..., 2] += size * np.broadcast_to(pose.get("travel", 0.0), frames)[:, None]
     x[..., 1] -= size * np.broadcast_to(pose.get("drop", 0.0), frames)[:, None]
