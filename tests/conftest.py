@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 # Before torch is imported: two xdist workers on two cores must not start four threads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

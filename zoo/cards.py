@@ -26,7 +26,7 @@ def render_card(config: CheckpointConfig, results: Results | None = None) -> str
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
-    environment.filters.update(cell=_cell, interval=_interval, number=_number, duration=_duration, pairs=_pairs)
+    environment.filters.update(cell=_cell, interval=interval_text, number=_number, duration=duration_text, pairs=_pairs)
     body = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         config=config,
         training=config.training,
@@ -35,9 +35,9 @@ def render_card(config: CheckpointConfig, results: Results | None = None) -> str
         claims=results.claims if results else (),
         recipe=yaml.safe_dump(config.training.recipe, sort_keys=False, allow_unicode=True).strip(),
         title=config.method.title,
-        self_supervised=_self_supervised(config),
+        self_supervised=self_supervised(config),
         warnings=sorted({w for row in (results.rows if results else ()) for w in row.warnings}),
-        metric_name=_metric_name,
+        metric_name=metric_name,
     )
     return str(ModelCard(f"---\n{_front_matter(config, results)}\n---\n\n{body.strip()}\n")).rstrip() + "\n"
 
@@ -72,13 +72,13 @@ def essentials(config: CheckpointConfig, results: Results | None = None) -> str:
     """A plain-text summary, as `zoo show` and `torch.hub.help` print it."""
     training, data, weights = config.training, config.training.dataset, config.weights
     lines = [
-        f"{config.method.title} encoder: {_architecture(config)}, trained on {data.name} "
-        f"{'without' if _self_supervised(config) else 'with'} labels.",
+        f"{config.method.title} encoder: {architecture_text(config)}, trained on {data.name} "
+        f"{'without' if self_supervised(config) else 'with'} labels.",
         "",
         f"method      {config.method.paper}" + (f" {config.method.url}" if config.method.url else ""),
         f"data        {data.name}/{data.split}, {_number(data.samples)} samples (licence: {data.licence})",
         f"training    {_number(training.epochs)} epochs, {_number(training.samples_seen)} samples seen, "
-        f"seed {_number(training.seed)}, {training.hardware}, {_duration(training.wall_time_s)}",
+        f"seed {_number(training.seed)}, {training.hardware}, {duration_text(training.wall_time_s)}",
         f"input       {_input(config)}",
         f"features    {config.num_features} per sample",
         f"parameters  {weights.parameters:,}, stored as {weights.dtype} in {weights.bytes / 1e6:.1f} MB",
@@ -87,7 +87,7 @@ def essentials(config: CheckpointConfig, results: Results | None = None) -> str:
     return "\n".join([*lines, "", *_measured(results)])
 
 
-def _self_supervised(config: CheckpointConfig) -> bool:
+def self_supervised(config: CheckpointConfig) -> bool:
     """False for strategies that train with labels beside the self-supervised tasks."""
     method = config.training.recipe.get("method")
     return not isinstance(method, dict) or method.get("strategy", "pretrain") == "pretrain"
@@ -140,7 +140,7 @@ def _eval_results(config: CheckpointConfig, results: Results | None) -> list[Any
             dataset_split=row.test.split,
             dataset_revision=row.test.fingerprint,
             metric_type="accuracy" if metric == "top1" else metric,
-            metric_name=f"{_metric_name(metric)}, {protocol_name(row)}, seed {row.seed}",
+            metric_name=f"{metric_name(metric)}, {protocol_name(row)}, seed {row.seed}",
             metric_value=value.value,
         )
         for row in (results.rows if results else ())
@@ -149,7 +149,8 @@ def _eval_results(config: CheckpointConfig, results: Results | None) -> list[Any
     ]
 
 
-def _architecture(config: CheckpointConfig) -> str:
+def architecture_text(config: CheckpointConfig) -> str:
+    """The network and the arguments that are not empty."""
     arguments = config.architecture.arguments
     extra = ", ".join(
         f"{key} {value}" for key, value in arguments.items() if key != "model" and value not in ({}, None)
@@ -172,25 +173,28 @@ def _measured(results: Results | None) -> list[str]:
     for line in table:
         if line["encoder"] is None:
             continue
-        floors = [f"{subject} {_interval(line[subject])}" for subject in _SUBJECTS[1:] if line[subject] is not None]
+        floors = [f"{subject} {interval_text(line[subject])}" for subject in _SUBJECTS[1:] if line[subject] is not None]
         lines.append(
-            f"  {line['test'].name}/{line['test'].split}, {line['protocol']}, {_metric_name(line['metric'])}: "
-            f"{_interval(line['encoder'])}; floors: {', '.join(floors) or 'none measured'}"
+            f"  {line['test'].name}/{line['test'].split}, {line['protocol']}, {metric_name(line['metric'])}: "
+            f"{interval_text(line['encoder'])}; floors: {', '.join(floors) or 'none measured'}"
         )
     return lines
 
 
-def _metric_name(metric: str) -> str:
+def metric_name(metric: str) -> str:
+    """A metric as a reader calls it."""
     return {"top1": "top-1 accuracy", "mean_per_class": "mean per-class accuracy"}.get(metric, metric.replace("_", " "))
 
 
-def _interval(metric: Metric | None) -> str:
+def interval_text(metric: Metric | None) -> str:
+    """`61.1 % [59.6, 62.7]`, a dash for None."""
     if metric is None:
         return "–"
     return f"{100 * metric.value:.1f} % [{100 * metric.low:.1f}, {100 * metric.high:.1f}]"
 
 
-def _duration(seconds: float | None) -> str:
+def duration_text(seconds: float | None) -> str:
+    """Seconds as a reader takes them in."""
     if seconds is None:
         return "time unknown"
     if seconds < 120:

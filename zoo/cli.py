@@ -226,6 +226,17 @@ def mirror(
 
 
 @app.command()
+def site(
+    out: Annotated[Path, typer.Option(help="folder for index.html")],
+    title: Annotated[str, typer.Option(help="heading of the page")] = "Encoder Zoo",
+) -> None:
+    """One static, searchable page over all published checkpoints; opens from the file system."""
+    from zoo.site import write_site
+
+    print(f"wrote {write_site(out, title)}")
+
+
+@app.command()
 def verify(
     names: Annotated[list[str] | None, typer.Argument(help="checkpoints or addresses; none means --all")] = None,
     all_: Annotated[bool, typer.Option("--all", help="every published checkpoint")] = False,

@@ -1,0 +1,160 @@
+"""`zoo site`: the catalogue as one static, searchable page that needs no server and loads nothing from elsewhere."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import Any
+
+from zoo import catalog
+from zoo.cards import comparisons, duration_text, interval_text, metric_name, render_card, self_supervised
+from zoo.config import CheckpointConfig
+from zoo.publishing import disk_errors
+from zoo.results import Results
+
+TEMPLATE = Path(__file__).resolve().parent / "templates" / "site.html"
+#: Pictures that lie in a checkpoint folder are shown; larger ones would make the page heavy.
+MAX_PICTURE_BYTES = 400_000
+_PICTURES = {".png": "image/png", ".jpg": "image/jpeg", ".svg": "image/svg+xml", ".webp": "image/webp"}
+#: Charts on a card before the reader opens it.
+_CHARTS = 3
+
+
+def write_site(out: str | Path, title: str = "Encoder Zoo") -> Path:
+    """Write `out/index.html` and `out/cards/NAME.md` for every published checkpoint; returns the page's path.
+
+    Raises:
+        ConfigError: a checkpoint's files are malformed.
+        CheckpointError: the disk is full or not writable.
+    """
+    from jinja2 import Environment, StrictUndefined
+
+    from zoo.data.store import replacing
+
+    out = Path(out)
+    found = {name: (catalog.config(name), catalog.results(name)) for name in catalog.list_models()}
+    entries = [_entry(name, config, results) for name, (config, results) in found.items()]
+    keys = {"modality": "modality", "method": "method", "dataset": "dataset"}
+    choices = {label: sorted({entry[key] for entry in entries}) for label, key in keys.items()}
+    environment = Environment(undefined=StrictUndefined, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    files = {out / "cards" / f"{name}.md": render_card(config, results) for name, (config, results) in found.items()}
+    files[out / "index.html"] = template.render(title=title, entries=entries, choices=choices)
+    for path, text in files.items():
+        with disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+    return out / "index.html"
+
+
+def _entry(name: str, config: CheckpointConfig, results: Results | None) -> dict[str, Any]:
+    import yaml
+
+    training, data = config.training, config.training.dataset
+    dataset = data.name.partition(" (")[0]
+    rows = results.rows if results else ()
+    tested = " ".join(sorted({row.test.name for row in rows}))
+    method, network = config.method, config.architecture
+    model = str(network.arguments.get("model", network.family))
+    labels = "without" if self_supervised(config) else "with"
+    words = (name, method.title, method.name, config.modality, model, network.family, data.name, tested)
+    return {
+        "name": name,
+        "modality": config.modality,
+        "method": config.method.title,
+        "dataset": dataset,
+        "features": f"{config.num_features:,}",
+        "parameters": _short(config.weights.parameters),
+        "text": " ".join(words).lower(),
+        "sentence": f"{model}, trained {labels} labels on {data.name}{_effort(config)}.",
+        "snippet": f'import zoo\nencoder = zoo.load("{name}")',
+        "charts": _charts(results),
+        "warnings": sorted({warning for row in rows for warning in row.warnings}),
+        "pictures": _pictures(catalog.find(name)),
+        "rows": _rows(results),
+        "tables": {
+            "Network": _plain(network.arguments),
+            "Preprocessing": _plain(config.input.model_dump()),
+            "Training": _training(config),
+        },
+        "recipe": yaml.safe_dump(training.recipe, sort_keys=False, allow_unicode=True).strip(),
+    }
+
+
+def _short(count: int) -> str:
+    return f"{count / 1e6:.1f} M" if count >= 1e6 else f"{count / 1e3:.0f} k" if count >= 1e4 else f"{count:,}"
+
+
+def _effort(config: CheckpointConfig) -> str:
+    training = config.training
+    if training.epochs is None:
+        return ""
+    seen = f", {training.samples_seen:,} samples seen" if training.samples_seen is not None else ""
+    return f" for {training.epochs:g} epochs{seen}"
+
+
+def _charts(results: Results | None) -> list[dict[str, Any]]:
+    """Bars of top-1 accuracy, the encoder beside its floors; one chart per data and protocol."""
+    charts = []
+    for line in comparisons(results):
+        if line["metric"] != "top1" or line["encoder"] is None:
+            continue
+        bars = [
+            {"label": subject, "own": subject == "encoder", "width": f"{100 * value.value:.1f}"}
+            | {"value": f"{100 * value.value:.1f} %"}
+            for subject in ("encoder", "untrained", "raw")
+            if (value := line[subject]) is not None
+        ]
+        test = line["test"]
+        title = f"{test.name}/{test.split}, {line['classes']} classes, {line['protocol']}, seed {line['seed']}: top-1"
+        charts.append({"title": title, "bars": bars})
+    return charts[:_CHARTS]
+
+
+def _rows(results: Results | None) -> list[dict[str, str]]:
+    return [
+        {
+            "what": f"{row.test.name}, {row.protocol}, {row.subject}",
+            "value": "; ".join(f"{metric_name(key)} {interval_text(value)}" for key, value in row.metrics.items()),
+            "command": row.command if row.subject == "encoder" else "",
+        }
+        for row in (results.rows if results else ())
+    ]
+
+
+def _training(config: CheckpointConfig) -> dict[str, str]:
+    training, data = config.training, config.training.dataset
+    facts = {
+        "paper": config.method.paper,
+        "dataset": f"{data.name}/{data.split}" + (f", {data.samples:,} samples" if data.samples is not None else ""),
+        "data licence": data.licence,
+        "weights licence": config.licence,
+        "seed": training.seed,
+        "hardware": training.hardware,
+        "wall time": None if training.wall_time_s is None else duration_text(training.wall_time_s),
+        "code commit": training.code_commit,
+        "versions": ", ".join(f"{key} {value}" for key, value in training.versions.items()),
+        "sha256": config.weights.sha256,
+    }
+    return _plain(facts)
+
+
+def _plain(facts: dict[str, Any]) -> dict[str, str]:
+    return {
+        key.replace("_", " "): ", ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+        for key, value in facts.items()
+        if value is not None
+    }
+
+
+def _pictures(folder: Path) -> list[dict[str, str]]:
+    """Pictures beside the weights, embedded; the file name is the caption."""
+    return [
+        {
+            "caption": path.stem.replace("_", " "),
+            "source": f"data:{_PICTURES[path.suffix]};base64,{base64.b64encode(path.read_bytes()).decode()}",
+        }
+        for path in sorted(folder.iterdir())
+        if path.suffix in _PICTURES and path.is_file() and path.stat().st_size <= MAX_PICTURE_BYTES
+    ]
