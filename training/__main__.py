@@ -93,9 +93,11 @@ def train(recipe: Recipe, options: argparse.Namespace, device: torch.device) -> 
             folder.close()
             path = export_encoder(trainer)
             draw_pictures(trainer)
-            report.say(
-                f"done: zoo.load('local-dir:{path}'); publish with `zoo publish {folder.path} --name {recipe.name}`"
-            )
+            then = f"`zoo publish {folder.path} --name {recipe.name}`"
+            if path.suffix == ".json":
+                report.say(f"done: {path}; train it with `python -m training RECIPE encoder.genotype={path}`")
+            else:
+                report.say(f"done: zoo.load('local-dir:{path}'); publish with {then}")
     return 0
 
 

@@ -14,7 +14,12 @@ from zoo.publishing import write_checkpoint
 
 
 def export_encoder(trainer: Trainer) -> Path:
-    """Write `RUN/encoder/`: config.json with the full training record, and the weights."""
+    """Write `RUN/encoder/`: config.json with the full training record, and the weights.
+
+    A method whose result is no encoder has an `export` of its own.
+    """
+    if hasattr(trainer.method, "export"):
+        return trainer.method.export(trainer)
     recipe, data = trainer.recipe, trainer.data
     method = method_class(recipe.method["name"])
     dataset = data.dataset

@@ -80,7 +80,8 @@ class Trainer:
             )
         with distributed.main_first():  # the main process decodes, the others find the cache
             self.data = TrainingData(recipe, progress=report.data if report else None)
-        self.steps_per_epoch = len(self.data.train) // recipe.batch_size
+        self.parts = self._parts()
+        self.steps_per_epoch = len(self.parts[0]) // recipe.batch_size
         self.total_steps = self.steps_per_epoch * recipe.epochs
         self.dtype = choose_precision(recipe, device)
         labels = self.data.dataset.labels
@@ -102,6 +103,23 @@ class Trainer:
         self.monitor = self._monitor()
         self.step, self.wall_time = 0, 0.0
         self._stop: str | None = None
+        if hasattr(self.method, "attach"):
+            self.method.attach(self)
+
+    def _parts(self) -> list[np.ndarray]:
+        """What a batch is drawn from: all training samples, or two random halves for methods that search."""
+        train = self.data.train
+        if not getattr(method_class(self.recipe.method["name"]), "halves", False):
+            return [train]
+        size = len(train) // 2
+        if size < self.recipe.batch_size:
+            raise TrainingError(
+                f"{len(train)} training samples make two halves of {size}, fewer than batch_size="
+                f"{self.recipe.batch_size}; lower batch_size"
+            )
+        # By position alone, never by label; epoch -1 so that no epoch's order repeats it.
+        order = train[epoch_order(self.recipe.seed, (1 << 32) - 1, len(train))]
+        return [order[:size], order[size : 2 * size]]
 
     def _monitor(self) -> OnlineKNN | None:
         wanted = self.recipe.monitor is not None and self.data.dataset.labels is not None and len(self.data.held) > 0
@@ -177,12 +195,15 @@ class Trainer:
             self.folder.truncate_metrics(self.step)
         self.method.train()
         with self._signals():
-            while self.step < self.total_steps:
+            while self.step < self.total_steps and not self._finished():
                 window.append(self._step())
                 self.step += 1
                 now = time.monotonic()
                 self.wall_time = carried + now - started
-                last = self.step == self.total_steps
+                if self.step % self.steps_per_epoch == 0 and hasattr(self.method, "after_epoch"):
+                    self._check_finite(window)
+                    self.method.after_epoch(self.step // self.steps_per_epoch)
+                last = self.step == self.total_steps or self._finished()
                 due = last or self.step % self.steps_per_epoch == 0 or self.step % self.recipe.log_every == 0
                 if due or self.device.type == "cpu":
                     self._check_finite(window)
@@ -204,6 +225,10 @@ class Trainer:
                     saved = time.monotonic()
                 if stop and not last:
                     raise Stopped(stop)
+
+    def _finished(self) -> bool:
+        """Whether a method has ended the run before its last step."""
+        return getattr(self.method, "finished", False)
 
     def _step(self) -> dict[str, torch.Tensor]:
         recipe = self.recipe
@@ -241,11 +266,12 @@ class Trainer:
         epoch, position = divmod(step, self.steps_per_epoch)
         order = self._order(epoch)
         batch = order[position * self.recipe.batch_size : (position + 1) * self.recipe.batch_size]
-        return self.data.rows(self.data.train[np.split(batch, self.world)[self.rank]])
+        mine = np.split(batch, self.world)[self.rank]
+        return self.data.rows(np.concatenate([part[mine] for part in self.parts]))
 
     def _order(self, epoch: int) -> np.ndarray:
         if getattr(self, "_order_epoch", None) != epoch:
-            self._order_epoch, self._order_cache = epoch, epoch_order(self.recipe.seed, epoch, len(self.data.train))
+            self._order_epoch, self._order_cache = epoch, epoch_order(self.recipe.seed, epoch, len(self.parts[0]))
         return self._order_cache
 
     def _check_finite(self, window: list[dict[str, torch.Tensor]]) -> None:

@@ -14,13 +14,15 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 
 from training.methods import method_class
 from training.optim import OptimConfig
-from zoo.architectures import family_class
+from zoo.architectures import FAMILIES, family_class
 from zoo.config import Architecture, ImageInput, Input, Strict, check_name, first_problem
 from zoo.errors import ConfigError, UnknownNameError, nearest
 
 #: A group written as one word means this key of the group: `data: PATH`, `augment: cifar`.
 SHORTHANDS = {"data": "dataset", "augment": "preset", "method": "name"}
 RECIPES = Path(__file__).parent / "recipes"
+# A network that only a search trains and nothing publishes, so it is no family of the zoo's own.
+FAMILIES.setdefault("cell_supernet", "training.search.supernet:Supernet")
 
 
 class Data(Strict):

@@ -62,6 +62,17 @@ def tiny_unet(norm: Callable[[int], nn.Module]) -> Encoder:
     return build(Architecture(family="unet", arguments=arguments), ImageInput(size=(SIDE, SIDE)))
 
 
+def tiny_supernet(norm: Callable[[int], nn.Module]) -> Encoder:
+    """The NAS-Bench-201 cell at 2 channels, its features in float64 if its weights are."""
+    from training.search.supernet import Supernet, SupernetArguments
+
+    class Double(Supernet):
+        def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+            return self.pool(self._features(x, lengths))
+
+    return Double(SupernetArguments(space="nb201", width=2, depth=1), ImageInput(size=(SIDE, SIDE)))
+
+
 def group_norm(channels: int) -> nn.Module:
     return nn.GroupNorm(2, channels)
 
@@ -112,6 +123,11 @@ def conrec_views(generator: torch.Generator) -> dict[str, Tensor]:
     return dict(zip(("x_a", "x_b", "y_a", "y_b"), images(4, generator), strict=True))
 
 
+def ssnas_views(generator: torch.Generator) -> dict[str, list[Tensor]]:
+    """Two views of each half."""
+    return {"a": images(2, generator), "b": images(2, generator)}
+
+
 MOMENTUM = {"queue_size": 2 * BATCH, "momentum": 0.9, "out_dim": 6, "bn_groups": 4}
 MS2L = {"hidden_dim": 8, "out_dim": 6}
 
@@ -127,6 +143,7 @@ CASES: dict[str, Case] = {
     "conrec_simclr": Case(
         "conrec", {"reconstruction": 0.0, "corrupt": None, "out_dim": 6}, conrec_views, encoder=tiny_unet
     ),
+    "ssnas": Case("ssnas", {"out_dim": 6, "alpha_lr": 0.1}, ssnas_views, encoder=tiny_supernet),
     "ms2l": Case("ms2l", MS2L, ms2l_views, encoder=tiny_skeleton_encoder),
     "ms2l_corrected": Case(
         "ms2l", {**MS2L, "preset": "corrected", "positives": "others"}, ms2l_views, encoder=tiny_skeleton_encoder

@@ -32,6 +32,7 @@ METHODS: dict[str, Any] = {
     "ms2l": "training.methods.ms2l:MS2L",
     "moco": "training.methods.moco:MoCo",
     "clsa": "training.methods.clsa:CLSA",
+    "ssnas": "training.methods.ssnas:SSNAS",
 }
 
 

@@ -1,0 +1,438 @@
+"""SSNAS: supernets beside the sheet's numbers, bilevel gradients beside exact ones, derivation, halves, resume."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.training.test_loop import same_state, tiny, trainer_for
+from training.errors import TrainingError
+from training.loop import Stopped
+from training.losses import nt_xent
+from training.methods import Context
+from training.methods.ssnas import SSNAS, read_history
+from training.optim import OptimConfig, build_optimizer
+from training.search.derive import SPACES, derive, entropy, skips
+from training.search.supernet import MixedOp, Supernet, SupernetArguments
+from zoo.architectures.genotype import DARTS_OPS, NB201_EDGES, NB201_OPS, parse_genotype
+from zoo.config import ImageInput
+from zoo.errors import ConfigError
+
+SIDE = 8
+
+
+def supernet(size: int = SIDE, **arguments) -> Supernet:
+    torch.manual_seed(0)
+    return Supernet(SupernetArguments(**arguments), ImageInput(size=(size, size)))
+
+
+# -- the supernet ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("depth", "partial", "thousands"),
+    [(5, 1, 1276), (8, 1, 1931), (11, 1, 2585), (17, 1, 3894), (5, 4, 188), (8, 4, 300), (11, 4, 411), (17, 4, 633)],
+)
+def test_darts_supernet_parameters(depth, partial, thousands):
+    """C=16, with a 10-way classifier: methods/ssnas.md, 1b and 2."""
+    net = supernet(depth=depth, partial=partial)
+    assert round((sum(p.numel() for p in net.parameters()) + 10 * (net.num_features + 1)) / 1e3) == thousands
+    assert net.num_features == 256 and net.alpha.shape == (2 * 14 * 8,)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("partial", [1, 2, 4])
+def test_mixed_operation_is_the_weighted_sum(stride, partial):
+    torch.manual_seed(0)
+    space = SPACES["darts"]
+    mixed = MixedOp(space, 8, stride, partial).eval()
+    weights, x, c = torch.rand(8), torch.randn(2, 8, 6, 5), 8 // partial
+    expected = sum(weights[o] * mixed.ops[o](x[:, :c]) for o in range(8) if DARTS_OPS[o] != "none")
+    if partial > 1:
+        rest = x[:, c:] if stride == 1 else nn.functional.max_pool2d(x[:, c:], 2, ceil_mode=True)
+        whole = torch.cat([expected, rest], 1)
+        expected = torch.stack([whole[:, (j % partial) * c + j // partial] for j in range(8)], 1)
+    torch.testing.assert_close(mixed(x, weights), expected)
+
+
+def test_each_space_normalises_batches_without_affine_parameters_and_after_pools():
+    net = supernet(depth=3, width=4)
+    norms = [m for m in net.body.cells.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert norms and not any(m.affine for m in norms)
+    pool = net.body.cells[0].edges[0].ops[DARTS_OPS.index("max_pool_3x3")]
+    assert isinstance(pool[1], nn.BatchNorm2d)
+
+
+def test_supernet_decided_by_alpha_is_the_discrete_cell():
+    """With all weight on one operation per edge, a NAS-Bench-201 supernet computes that cell."""
+    net = supernet(space="nb201", width=4, depth=1).eval()
+    ops = ["nor_conv_3x3", "skip_connect", "nor_conv_1x1", "avg_pool_3x3", "none", "nor_conv_3x3"]
+    table = torch.full((6, 5), -1e4)
+    for edge, op in enumerate(ops):
+        table[edge, NB201_OPS.index(op)] = 1e4
+    net.alpha.copy_(table.flatten())
+    cell, x = net.body.cells[0], torch.randn(2, 4, 6, 6)
+
+    def run(edge: int, value: Tensor) -> Tensor:
+        op = ops[edge]
+        return torch.zeros_like(value) if op == "none" else cell.edges[edge].ops[NB201_OPS.index(op)](value)
+
+    states = [x]
+    for node in (1, 2, 3):
+        states.append(sum(run(e, states[j]) for e, (i, j) in enumerate(NB201_EDGES) if i == node))
+    torch.testing.assert_close(cell(x, net.tables()), states[3])
+    assert derive(net.space, net.tables()).edges[:4] == tuple(ops[:4]) and entropy(net.space, net.alpha) < 1e-6
+
+
+@pytest.mark.parametrize("space", ["darts", "nb201"])
+def test_edge_normalisation_shares_a_node_among_its_edges(space):
+    net = supernet(space=space, depth=3, width=4, edge_normalisation=True)
+    net.alpha.normal_()
+    logits, edges = net.space.split(net.alpha, True)
+    for cell, table in net.tables().items():
+        for node in {to for to, _ in net.space.edges}:
+            rows = [e for e, (to, _) in enumerate(net.space.edges) if to == node]
+            assert float(table[rows].sum()) == pytest.approx(1, abs=1e-5)
+            expected = logits[cell][rows].softmax(1) * edges[cell][rows].softmax(0)[:, None]
+            torch.testing.assert_close(table[rows], expected)
+
+
+@pytest.mark.parametrize("size", [(15, 9), (33, 33)])
+@pytest.mark.parametrize("arguments", [{"depth": 3, "partial": 2}, {"space": "nb201", "depth": 1}])
+def test_supernets_take_odd_sizes(size, arguments):
+    net = supernet(width=4, **arguments)
+    assert net(torch.rand(2, 3, *size)).shape == (2, net.num_features)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [({"depth": 2}, "at least 3 cells"), ({"partial": 3}, "multiple of partial"), ({"space": "enas"}, "space")],
+)
+def test_impossible_supernets(arguments, said):
+    with pytest.raises(ConfigError, match=said):
+        tiny(encoder={"family": "cell_supernet", **arguments})
+
+
+# -- derivation ------------------------------------------------------------------------------------
+
+
+def test_derivation_keeps_two_edges_a_node_and_never_none():
+    space = SPACES["darts"]
+    table = torch.zeros(14, 8)
+    table[:, 0] = 9.0  # none
+    op = {name: i for i, name in enumerate(DARTS_OPS)}
+    # Node 0 has edges 0-1, node 1 edges 2-4, node 2 edges 5-8, node 3 edges 9-13.
+    for edge, name, weight in [
+        (0, "sep_conv_3x3", 0.2), (1, "skip_connect", 0.3), (2, "dil_conv_3x3", 0.5), (3, "sep_conv_5x5", 0.1),
+        (4, "max_pool_3x3", 0.4), (5, "skip_connect", 0.2), (8, "avg_pool_3x3", 0.9), (9, "skip_connect", 0.3),
+        (13, "dil_conv_5x5", 0.2),
+    ]:  # fmt: skip
+        table[edge, op[name]] = weight
+    table[9, op["sep_conv_3x3"]] = 0.25
+    found = derive(space, {"normal": table, "reduce": table})
+    expected = (
+        ("sep_conv_3x3", 0), ("skip_connect", 1), ("dil_conv_3x3", 0), ("max_pool_3x3", 2), ("skip_connect", 0),
+        ("avg_pool_3x3", 3), ("skip_connect", 0), ("dil_conv_5x5", 4),
+    )  # fmt: skip
+    assert found.normal == expected == found.reduce and skips(found) == 3
+    two = derive(space, {"normal": table, "reduce": table}, skip_cap=2)
+    # The lightest skip (edge 5, .2) goes; node 2 then takes the first of its edges without weight.
+    assert skips(two) == 2 and two.normal[:4] == expected[:4] and two.reduce == expected
+    one = derive(space, {"normal": table, "reduce": table}, skip_cap=1)
+    # Edges 1 and 9 weigh .3 each: one falls back on its next operation.
+    assert skips(one) == 1
+    none_left = derive(space, {"normal": table, "reduce": table}, skip_cap=0)
+    assert skips(none_left) == 0 and none_left.normal[6] == ("sep_conv_3x3", 0)
+
+
+def test_skip_cap_in_the_other_space():
+    table = torch.zeros(6, 5)
+    table[:, 1], table[:, 3] = torch.arange(1.0, 7.0), 0.5
+    assert derive(SPACES["nb201"], {"cell": table}).edges == ("skip_connect",) * 6
+    capped = derive(SPACES["nb201"], {"cell": table}, skip_cap=2).edges
+    assert capped == ("nor_conv_3x3",) * 4 + ("skip_connect",) * 2
+
+
+# -- the method ------------------------------------------------------------------------------------
+
+
+class FakeTrainer:
+    """What `attach` gives a method, in float64 and without a run."""
+
+    def __init__(self, method: SSNAS, lr: float, weight_decay: float = 0.0) -> None:
+        config = OptimConfig(name="sgd", lr=lr, lr_scaling="none", momentum=0.9, weight_decay=weight_decay, decay="all")
+        self.optimizer = build_optimizer(method, config, 8)
+        self.recipe = tiny()
+        self.recipe.optim.__dict__["name"] = "sgd"
+
+    def autocast(self):
+        return torch.autocast("cpu", enabled=False)
+
+
+class Supernet64(Supernet):
+    """Features stay in float64."""
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        return self.pool(self._features(x, lengths))
+
+
+def method_for(lr: float = 0.05, weight_decay: float = 0.0, **config) -> SSNAS:
+    torch.manual_seed(0)
+    arguments = SupernetArguments(space="nb201", width=2, depth=1)
+    encoder = Supernet64(arguments, ImageInput(size=(SIDE, SIDE)))
+    settings = {"out_dim": 6, "head": "linear", **config}
+    method = SSNAS(encoder, SSNAS.Config(**settings), Context(SIDE, 6, 10, 100)).double()
+    method.encoder.alpha.normal_()
+    method.attach(FakeTrainer(method, lr, weight_decay))
+    return method
+
+
+def pairs(seed: int) -> list[Tensor]:
+    g = torch.Generator().manual_seed(seed)
+    return [torch.rand(6, 3, SIDE, SIDE, generator=g, dtype=torch.float64) for _ in range(2)]
+
+
+def loss_of(method: SSNAS, views: list[Tensor], alpha: Tensor, weights: dict[str, Tensor]) -> Tensor:
+    """NT-Xent with other weights, differentiable twice."""
+
+    class Embed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder, self.head = method.encoder, method.head
+
+        def forward(self, x: Tensor) -> Tensor:
+            with self.encoder.architecture(alpha):
+                return self.head(self.encoder(x))
+
+    z = torch.func.functional_call(Embed(), weights, (torch.cat(views),))
+    return nt_xent(*z.chunk(2), method.config.temperature)
+
+
+def exact_gradient(method: SSNAS, a: list[Tensor], b: list[Tensor], step_of) -> Tensor:
+    """d/dalpha of L_B(w - step(g), alpha), g = dL_A(w, alpha)/dw, by differentiating twice."""
+    alpha = method.encoder.alpha.clone().requires_grad_()
+    w = {n: p.detach().clone().requires_grad_() for n, p in method.named_parameters()}
+    inner = torch.autograd.grad(loss_of(method, a, alpha, w), list(w.values()), create_graph=True, allow_unused=True)
+    ahead = {
+        n: p - step_of(n, torch.zeros_like(p) if g is None else g, p)
+        for (n, p), g in zip(w.items(), inner, strict=True)
+    }
+    return torch.autograd.grad(loss_of(method, b, alpha, ahead), alpha)[0]
+
+
+def test_first_order_gradient_is_that_of_half_b():
+    method = method_for()
+    a, b = pairs(1), pairs(2)
+    alpha = method.encoder.alpha.clone().requires_grad_()
+    expected = torch.autograd.grad(loss_of(method, b, alpha, dict(method.named_parameters())), alpha)[0]
+    torch.testing.assert_close(method._first_order(b), expected)
+    assert not torch.allclose(method._first_order(a), expected)
+
+
+@pytest.mark.parametrize("momentum", [False, True])
+def test_second_order_gradient_is_the_exact_one(momentum, monkeypatch):
+    """Against a double backward in float64, with weight decay, with and without a momentum buffer.
+
+    The finite difference is taken small here; at DARTS's own step it is coarse on a network this curved."""
+    monkeypatch.setattr("training.methods.ssnas.PERTURBATION", 1e-6)
+    lr, decay = 0.05, 0.01
+    method = method_for(lr=lr, weight_decay=decay, order=2)
+    a, b = pairs(1), pairs(2)
+    velocity = {n: torch.zeros_like(p) for n, p in method.named_parameters()}
+    if momentum:
+        for n, p in method.named_parameters():
+            velocity[n] = torch.randn_like(p) * 0.01
+            method._trainer.optimizer.state[p]["momentum_buffer"] = velocity[n].clone()
+    before = {n: p.clone() for n, p in method.named_parameters()}
+
+    def step_of(name: str, g: Tensor, p: Tensor) -> Tensor:
+        return lr * (0.9 * velocity[name] + g + decay * p)
+
+    expected = exact_gradient(method, a, b, step_of)
+    found = method._second_order({"a": a, "b": b})
+    assert all(torch.equal(p, before[n]) for n, p in method.named_parameters())
+    first = method._first_order(b)
+    assert float((found - expected).norm() / expected.norm()) < 1e-3
+    assert float((first - expected).norm() / expected.norm()) > 1e-2
+
+
+def test_alpha_is_moved_by_adam_with_decay():
+    method = method_for(alpha_lr=0.01, alpha_weight_decay=0.1)
+    alpha = method.encoder.alpha.clone().requires_grad_()
+    reference = torch.optim.Adam([alpha], lr=0.01, betas=(0.5, 0.999), weight_decay=0.1)
+    for step in range(4):
+        alpha.grad = torch.randn(len(alpha), generator=torch.Generator().manual_seed(step)).double()
+        reference.step()
+        method._adam(alpha.grad)
+    torch.testing.assert_close(method.encoder.alpha, alpha.detach())
+
+
+def test_beta_regularisation_pulls_large_logits_down():
+    method = method_for(beta_regularisation=1.0)
+    logits, _ = method.encoder.space.split(method.encoder.alpha, False)
+    torch.testing.assert_close(method._spread_gradient(), (logits["cell"].softmax(1) / 6).flatten())
+
+
+def test_alpha_is_no_weight():
+    method = method_for()
+    assert not any("alpha" in n for n, _ in method.named_parameters())
+    assert {"encoder.alpha", "alpha_mean", "alpha_square", "alpha_steps"} <= method.state_dict().keys()
+    before = method.encoder.alpha.clone()
+    out = method({"a": pairs(1), "b": pairs(2)})
+    out["loss"].backward()
+    nn.utils.clip_grad_norm_(method.parameters(), 1e-3)
+    method._trainer.optimizer.step()
+    assert torch.equal(method.encoder.alpha, before) and 0 < float(out["entropy"]) < 1
+    method.after_step(0)
+    assert not torch.equal(method.encoder.alpha, before)
+
+
+def test_alpha_stands_still_during_the_delay():
+    method = method_for(alpha_delay=0.5)
+    before = method.encoder.alpha.clone()
+    for step, moved in [(0, False), (4, False), (5, True)]:
+        method({"a": pairs(1), "b": pairs(2)})
+        method.after_step(step)
+        assert torch.equal(method.encoder.alpha, before) != moved
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_nan_in_the_search_ends_it_with_the_weights_kept(order):
+    method = method_for(order=order)
+    b = pairs(2)
+    b[0][0] = torch.nan
+    method({"a": pairs(1), "b": b})
+    weights, alpha = [p.clone() for p in method.parameters()], method.encoder.alpha.clone()
+    with pytest.raises(TrainingError, match=r"architecture parameters is not finite at step 4.*Lower optim\.lr"):
+        method.after_step(3)
+    assert all(torch.equal(p, w) for p, w in zip(method.parameters(), weights, strict=True))
+    assert torch.equal(method.encoder.alpha, alpha)
+
+
+def test_nan_in_the_hessian_product_is_reported(monkeypatch):
+    """Finite on half B, not finite where the finite difference looks."""
+    method = method_for(order=2)
+    real = SSNAS._alpha_gradient
+
+    def broken(self, views, weights=None):
+        found = real(self, views, weights)
+        return found if weights else [found[0] * torch.nan]
+
+    monkeypatch.setattr(SSNAS, "_alpha_gradient", broken)
+    method({"a": pairs(1), "b": pairs(2)})
+    with pytest.raises(TrainingError, match=r"method\.order=1"):
+        method.after_step(0)
+
+
+# -- whole searches --------------------------------------------------------------------------------
+
+NET = {"family": "cell_supernet", "space": "nb201", "width": 4, "depth": 1}
+SGD = {"name": "sgd", "lr": 0.05, "lr_scaling": "none", "clip_grad_norm": 5.0}
+
+
+def search(**changes):
+    method = {"name": "ssnas", "out_dim": 16, "alpha_lr": 0.05, **changes.pop("method", {})}
+    raw = {
+        "name": "ssnas_toys", "encoder": NET, "optim": SGD, "batch_size": 8, "input": {"size": [16, 16]},
+        "data": {"dataset": "synthetic:shapes?n=80", "held_out": 0.2}, "monitor": None, "log_every": 1, **changes,
+    }  # fmt: skip
+    return tiny(method=method, **raw)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"method": {"order": 2}},
+        {
+            "method": {"beta_regularisation": 5.0, "alpha_delay": 0.2, "skip_cap": 1},
+            "encoder": {"family": "cell_supernet", "width": 4, "depth": 3, "partial": 2, "edge_normalisation": True},
+            "precision": "bf16",
+            "epochs": 2,
+        },
+    ],
+)
+def test_search_resumes_bit_for_bit(tmp_path, changes):
+    recipe = search(**changes)
+    whole = trainer_for(tmp_path / "whole", recipe)
+    whole.run()
+    found = whole.method.export(whole)
+    first = trainer_for(tmp_path / "parts", recipe)
+
+    def interrupt(step):
+        if step == 5:
+            first._stop = "test"
+
+    with pytest.raises(Stopped):
+        first.run(on_step=interrupt)
+    second = trainer_for(tmp_path / "parts", recipe)
+    assert second.resume() and second.step == 5
+    second.run()
+    same_state(whole.state(), second.state())
+    for name in ("genotypes.jsonl", "genotype.json"):
+        if name == "genotype.json":
+            second.method.export(second)
+        assert (tmp_path / "parts" / name).read_text() == (tmp_path / "whole" / name).read_text()
+    history = read_history(tmp_path / "whole")
+    assert [r["epoch"] for r in history] == list(range(1, recipe.epochs + 1))
+    assert parse_genotype(history[-1]["genotype"]).canonical() == parse_genotype(found.read_text()).canonical()
+    assert (tmp_path / "whole" / "cells" / "epoch_001.png").stat().st_size > 5000
+    assert json.loads(found.read_text())["search"]["seed"] == recipe.seed
+    metrics = [r for r in whole.folder.records() if "loss" in r]
+    assert metrics[-1]["entropy"] < metrics[0]["entropy"]
+
+
+def test_halves_are_disjoint_random_and_blind_to_labels(tmp_path):
+    trainer = trainer_for(tmp_path / "a", search())
+    a, b = trainer.parts
+    assert len(a) == len(b) == len(trainer.data.train) // 2 and not set(a) & set(b)
+    again = trainer_for(tmp_path / "b", search())
+    assert np.array_equal(a, again.parts[0])
+    other = trainer_for(tmp_path / "c", search(seed=5))
+    assert not np.array_equal(a, other.parts[0])
+    labels = trainer.data.dataset.labels
+    counts = [np.bincount(labels[part], minlength=labels.max() + 1) for part in (a, b)]
+    assert not np.array_equal(*counts)  # a stratified split would have equal counts
+    rows = trainer._local_rows(0)
+    size = trainer.recipe.batch_size
+    assert set(rows[:size]) <= set(trainer.data.rows(a)) and set(rows[size:]) <= set(trainer.data.rows(b))
+
+
+def test_search_ends_early_when_skips_take_over(tmp_path):
+    recipe = search(method={"early_stop_skips": 1, "alpha_lr": 1e-3}, epochs=4)
+    trainer = trainer_for(tmp_path / "run", recipe)
+    kept = []
+
+    def favour_skips(step):
+        if step == trainer.steps_per_epoch:
+            kept.append(trainer.method.encoder.alpha.clone())
+            table = trainer.method.encoder.alpha.view(6, 5)
+            table[:, NB201_OPS.index("skip_connect")] += 10
+
+    trainer.method.encoder.alpha.view(6, 5)[:, NB201_OPS.index("nor_conv_3x3")] += 1
+    trainer.run(on_step=favour_skips)
+    assert trainer.step == 2 * trainer.steps_per_epoch and trainer.method.finished
+    assert torch.equal(trainer.method.encoder.alpha, kept[0])
+    history = read_history(tmp_path / "run")
+    assert [r["skips"] for r in history] == [0, 6] and history[-1]["stopped"]
+    resumed = trainer_for(tmp_path / "run", recipe)
+    assert resumed.resume()
+    resumed.run()
+    assert resumed.step == trainer.step
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"encoder": {"model": "resnet10t"}}, "encoder.family=cell_supernet"),
+        ({"accumulate": 2}, "accumulate=1"),
+        ({"method": {"order": 2}, "optim": {"name": "lars"}}, "optim.name=sgd"),
+        ({"batch_size": 64}, "two halves of 32"),
+    ],
+)
+def test_searches_that_cannot_be(tmp_path, changes, said):
+    with pytest.raises((ConfigError, TrainingError), match=said):
+        trainer_for(tmp_path / "run", search(**changes))

@@ -1,0 +1,269 @@
+"""SSNAS: Self-supervised Neural Architecture Search (arXiv 2007.01500), in the relaxation of DARTS (arXiv 1806.09055).
+
+A contrastive loss takes the place of labels for both the weights w, on one half of the unlabelled images, and the
+architecture parameters alpha, on the other. No figure of the paper is used here: see RECORDS.md for what is our choice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from training import distributed
+from training.errors import TrainingError
+from training.methods import Context
+from training.methods.simclr import SimCLR
+from training.run import write_text
+from training.search.derive import derive, entropy, skips
+from training.search.drawing import draw_cell
+from training.search.supernet import Supernet
+from zoo.architectures.genotype import DartsGenotype, NB201Genotype, genotype_hash, parse_genotype, to_json
+from zoo.encoder import Encoder
+from zoo.errors import ConfigError
+
+#: Norm of the two steps of the finite difference: DARTS, footnote to eq. 8.
+PERTURBATION = 0.01
+GENOTYPE, HISTORY, PICTURES = "genotype.json", "genotypes.jsonl", "cells"
+
+
+class SSNAS(SimCLR):
+    """NT-Xent on half A moves the supernet's weights, on half B its architecture parameters, in turns."""
+
+    title = "SSNAS"
+    paper = "Self-supervised Neural Architecture Search (Kaplan and Giryes, 2020)"
+    url = "https://arxiv.org/abs/2007.01500"
+    #: The loop draws every batch once from each of two random, disjoint halves of the training images.
+    halves = True
+
+    class Config(SimCLR.Config):
+        """Beside SimCLR's settings:
+
+        `order`: 1, or 2 to differentiate through one step of w (DARTS section 2.3). `alpha_lr`, `alpha_betas`,
+        `alpha_weight_decay`: Adam of alpha. `alpha_delay`: fraction of the search in which alpha stands still.
+        `beta_regularisation`: final weight of the mean logsumexp of alpha over edges, which rises from 0 (beta-DARTS,
+        arXiv 2203.01665). `skip_cap`: most skip connections of the derived normal cell. `early_stop_skips`: end once
+        the normal cell, not capped, holds so many, and return the epoch before (DARTS+, arXiv 1909.06035).
+        """
+
+        order: Literal[1, 2] = 1
+        alpha_lr: float = Field(default=3e-4, gt=0)
+        alpha_betas: tuple[float, float] = (0.5, 0.999)
+        alpha_weight_decay: float = Field(default=1e-3, ge=0)
+        alpha_delay: float = Field(default=0.0, ge=0, lt=1)
+        beta_regularisation: float = Field(default=0.0, ge=0)
+        skip_cap: int | None = Field(default=None, ge=0)
+        early_stop_skips: int | None = Field(default=None, ge=1)
+
+    encoder: Supernet
+
+    def __init__(self, encoder: Encoder, config: Config, context: Context) -> None:
+        if not isinstance(encoder, Supernet):
+            raise ConfigError(
+                "method ssnas searches a supernet; set encoder.family=cell_supernet (a found genotype is trained by "
+                "another method, as in method=simclr encoder.genotype=FILE.json)"
+            )
+        super().__init__(encoder, config, context)
+        self.config: SSNAS.Config = config
+        self.total_steps = context.total_steps
+        for name in ("alpha_mean", "alpha_square"):
+            self.register_buffer(name, torch.zeros_like(encoder.alpha))
+        self.register_buffer("alpha_steps", torch.zeros((), dtype=torch.long))
+        self.register_buffer("alpha_before", encoder.alpha.clone())
+        self.register_buffer("stopped", torch.zeros((), dtype=torch.bool))
+        self._trainer: Any = None
+        self._views: dict[str, list[Tensor]] | None = None
+
+    def attach(self, trainer: Any) -> None:
+        """Called by the loop once: the optimizer of w, mixed precision and the run folder are the trainer's."""
+        if trainer.recipe.accumulate != 1:
+            raise ConfigError("method ssnas takes accumulate=1: one pass on each half is one step")
+        if self.config.order == 2 and trainer.recipe.optim.name != "sgd":
+            raise ConfigError("method.order=2 looks ahead by a step of SGD; set optim.name=sgd or method.order=1")
+        self._trainer = trainer
+
+    def _autocast(self) -> contextlib.AbstractContextManager:
+        return self._trainer.autocast() if self._trainer is not None else contextlib.nullcontext()
+
+    @property
+    def finished(self) -> bool:
+        """Whether the search ended early."""
+        return bool(self.stopped)
+
+    # -- one step ------------------------------------------------------------------------------
+
+    def views(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, list[Tensor]]:
+        """Two views of each image of half A (the first half of the batch) and of half B."""
+        halves = zip("ab", batch["images"].chunk(2), strict=True)
+        return {name: super(SSNAS, self).views({"images": images}, generator) for name, images in halves}
+
+    def loss(self, views: dict[str, list[Tensor]]) -> dict[str, Tensor]:
+        """`{"loss", "accuracy", "entropy"}` of half A under the alpha of this step."""
+        self._views = views
+        logits, _ = self.encoder.space.split(self.encoder.alpha, self.encoder.edge_normalisation)
+        p = torch.cat(list(logits.values())).softmax(dim=1)
+        spread = -(p * p.log()).sum(1).mean() / torch.log(torch.tensor(float(p.shape[1])))
+        return {**super().loss(views["a"]), "entropy": spread}
+
+    forward = loss
+
+    def after_step(self, step: int) -> None:
+        """One step of alpha on half B, once the delay is over."""
+        views, self._views = self._views, None
+        if views is None or step < self.config.alpha_delay * self.total_steps or self.finished:
+            return
+        gradient = self._second_order(views) if self.config.order == 2 else self._first_order(views["b"])
+        weight = self.config.beta_regularisation * step / max(1, self.total_steps)
+        if weight:
+            gradient = gradient + weight * self._spread_gradient()
+        gradient = distributed.all_reduce_mean(gradient)
+        if not bool(torch.isfinite(gradient).all()):
+            raise TrainingError(
+                f"the gradient of the architecture parameters is not finite at step {step + 1}; the last good state is "
+                "kept. Lower optim.lr, set precision=fp32" + (" or method.order=1" if self.config.order == 2 else "")
+            )
+        self._adam(gradient)
+
+    def _alpha_gradient(self, views: list[Tensor], weights: list[Tensor] | None = None) -> list[Tensor]:
+        """Gradient of NT-Xent on `views` by alpha, or by alpha and `weights`."""
+        alpha = self.encoder.alpha.detach().clone().requires_grad_()
+        with self._autocast(), self.encoder.architecture(alpha):
+            value = super().loss(views)["loss"]
+        return list(torch.autograd.grad(value, [alpha, *(weights or [])], allow_unused=True))
+
+    def _first_order(self, views: list[Tensor]) -> Tensor:
+        return self._alpha_gradient(views)[0]
+
+    def _second_order(self, views: dict[str, list[Tensor]]) -> Tensor:
+        """DARTS eq. 7 and 8; every pass of half A sees the very same views, or the difference would measure them."""
+        w = [p for p in self.parameters() if p.requires_grad]
+        kept = [p.detach().clone() for p in w]
+        try:
+            step = self._virtual_step(w, self._weight_gradient(views["a"], w))
+            with torch.no_grad():
+                torch._foreach_sub_(w, step)
+            gradient, *by_weights = self._alpha_gradient(views["b"], w)
+            by_weights = [torch.zeros_like(p) if g is None else g for p, g in zip(w, by_weights, strict=True)]
+            norm = torch.stack(torch._foreach_norm(by_weights)).norm()
+            if not bool(torch.isfinite(norm)):
+                return torch.full_like(gradient, torch.nan)
+            if float(norm) == 0:
+                return gradient
+            epsilon = PERTURBATION / float(norm)
+            sides = []
+            for sign in (1, -1):
+                with torch.no_grad():
+                    for p, old, direction in zip(w, kept, by_weights, strict=True):
+                        p.copy_(old + sign * epsilon * direction)
+                sides.append(self._alpha_gradient(views["a"])[0])
+            return gradient - self._learning_rate() * (sides[0] - sides[1]) / (2 * epsilon)
+        finally:
+            with torch.no_grad():
+                for p, old in zip(w, kept, strict=True):
+                    p.copy_(old)
+
+    def _weight_gradient(self, views: list[Tensor], w: list[Tensor]) -> list[Tensor]:
+        with self._autocast():
+            value = super().loss(views)["loss"]
+        found = torch.autograd.grad(value, w, allow_unused=True)
+        return [torch.zeros_like(p) if g is None else g for p, g in zip(w, found, strict=True)]
+
+    def _learning_rate(self) -> float:
+        return float(self._trainer.optimizer.param_groups[0]["lr"])
+
+    @torch.no_grad()
+    def _virtual_step(self, w: list[Tensor], gradients: list[Tensor]) -> list[Tensor]:
+        """What SGD would subtract: lr (momentum v + g + decay w)."""
+        groups = {id(p): group for group in self._trainer.optimizer.param_groups for p in group["params"]}
+        out = []
+        for p, g in zip(w, gradients, strict=True):
+            group = groups[id(p)]
+            velocity = self._trainer.optimizer.state.get(p, {}).get("momentum_buffer")
+            total = g + group["weight_decay"] * p
+            out.append(group["lr"] * (total if velocity is None else group["momentum"] * velocity + total))
+        return out
+
+    def _spread_gradient(self) -> Tensor:
+        alpha = self.encoder.alpha.detach().clone().requires_grad_()
+        logits, _ = self.encoder.space.split(alpha, self.encoder.edge_normalisation)
+        return torch.autograd.grad(torch.cat(list(logits.values())).logsumexp(dim=1).mean(), alpha)[0]
+
+    @torch.no_grad()
+    def _adam(self, gradient: Tensor) -> None:
+        """Adam with L2 decay on alpha alone; its moments are buffers, and so part of the state."""
+        (low, high), alpha = self.config.alpha_betas, self.encoder.alpha
+        gradient = gradient.to(alpha.dtype) + self.config.alpha_weight_decay * alpha
+        self.alpha_steps += 1
+        self.alpha_mean.lerp_(gradient, 1 - low)
+        self.alpha_square.lerp_(gradient.square(), 1 - high)
+        count = self.alpha_steps.to(alpha.dtype)
+        mean, square = self.alpha_mean / (1 - low**count), self.alpha_square / (1 - high**count)
+        alpha.sub_(self.config.alpha_lr * mean / (square.sqrt() + 1e-8))
+
+    # -- per epoch and at the end --------------------------------------------------------------
+
+    def genotype(self, capped: bool = True, alpha: Tensor | None = None) -> DartsGenotype | NB201Genotype:
+        """The cell that alpha stands for now."""
+        return derive(self.encoder.space, self.encoder.tables(alpha), self.config.skip_cap if capped else None)
+
+    def after_epoch(self, epoch: int) -> None:
+        """Log genotype, entropy and skips to `genotypes.jsonl`, draw the cell, and stop early if asked to."""
+        uncapped = skips(self.genotype(capped=False))
+        limit = self.config.early_stop_skips
+        if limit is not None and uncapped >= limit and int(self.alpha_steps) > 0:
+            self.encoder.alpha.copy_(self.alpha_before)
+            self.stopped.fill_(True)
+        self.alpha_before.copy_(self.encoder.alpha)
+        if not distributed.is_main():
+            return
+        genotype, folder = self.genotype(), self._trainer.folder.path
+        record = {
+            "epoch": epoch,
+            "genotype": genotype.text(),
+            "hash": genotype_hash(genotype),
+            "entropy": round(self._entropy(), 6),
+            "skips": uncapped,
+            "alpha_steps": int(self.alpha_steps),
+            "stopped": self.finished,
+        }
+        kept = [r for r in read_history(folder) if r["epoch"] < epoch]
+        write_text(folder / HISTORY, "".join(json.dumps(r) + "\n" for r in [*kept, record]))
+        draw_cell(genotype, folder / PICTURES / f"epoch_{epoch:03d}.png", f"epoch {epoch}: {uncapped} skips")
+
+    def _entropy(self) -> float:
+        return entropy(self.encoder.space, self.encoder.alpha, self.encoder.edge_normalisation)
+
+    def export(self, trainer: Any) -> Path:
+        """Write `genotype.json` with where it comes from, and `cell.png`; a supernet itself is never published."""
+        recipe, dataset = trainer.recipe, trainer.data.dataset
+        from training.run import code_commit
+
+        search = {
+            "method": "ssnas",
+            "data": dataset.name,
+            "fingerprint": dataset.fingerprint,
+            "samples": len(trainer.data.train),
+            "seed": recipe.seed,
+            "epochs": trainer.step / trainer.steps_per_epoch,
+            "steps": trainer.step,
+            "order": self.config.order,
+            "entropy": round(self._entropy(), 6),
+            "stopped_early": self.finished,
+            "code_commit": code_commit(),
+        }
+        found = parse_genotype({**self.genotype().model_dump(mode="json"), "search": search})
+        path = trainer.folder.path / GENOTYPE
+        draw_cell(found, trainer.folder.path / "cell.png", f"{recipe.name}, {genotype_hash(found)}")
+        write_text(path, to_json(found))
+        return path
+
+
+def read_history(folder: Path) -> list[dict[str, Any]]:
+    """The records of `genotypes.jsonl`."""
+    path = folder / HISTORY
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []

@@ -1,0 +1,1 @@
+"""What SSNAS needs beyond a method: supernets, derivation, pictures, label-free scores, the whole pipeline."""
