@@ -261,7 +261,8 @@ def _checked(sequence: Any, input: SkeletonInput) -> np.ndarray:
     try:
         x = np.asarray(sequence, dtype=np.float64)
     except (TypeError, ValueError):
-        raise InputError(f"expected a skeleton sequence (T, V, C) of numbers, got {type(sequence).__name__}") from None
+        came = f"{type(sequence).__name__}" + (f" of {sequence.dtype}" if isinstance(sequence, np.ndarray) else "")
+        raise InputError(f"expected a skeleton sequence (T, V, C) of numbers, got {came}") from None
     wanted = f"(T, {input.joints}, {input.channels})"
     if x.ndim != 3:
         raise InputError(f"expected one skeleton sequence {wanted}, got shape {x.shape}")

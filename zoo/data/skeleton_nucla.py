@@ -31,6 +31,8 @@ CLASSES = (
     "throw",
     "carry",
 )
+#: The actions aAA that the set holds, in the order of `CLASSES`.
+ACTIONS = (1, 2, 3, 4, 5, 6, 8, 9, 11, 12)
 JOINTS = 20
 LICENCE = "research use (Northwestern-UCLA Multiview Action 3D)"
 
@@ -103,8 +105,11 @@ def _read(path: Path) -> tuple[np.ndarray, int]:
         raise DataError(
             f"{path} is no N-UCLA sequence ({type(error).__name__}: {error}); replace or remove it"
         ) from None
-    if x.ndim != 3 or x.shape[1:] != (JOINTS, 3) or len(x) == 0 or not np.isfinite(x).all():
-        raise DataError(f"{path}: expected finite skeletons (T, {JOINTS}, 3) with T >= 1, got shape {x.shape}")
+    if x.ndim != 3 or x.shape[1:] != (JOINTS, 3) or len(x) == 0:
+        raise DataError(f"{path}: expected skeletons (T, {JOINTS}, 3) with T >= 1, got shape {x.shape}")
+    if not np.isfinite(x).all():
+        bad = int(np.flatnonzero(~np.isfinite(x).all(axis=(1, 2)))[0])
+        raise DataError(f"{path}: NaN or infinite coordinates, first in frame {bad}; mark untracked joints by zeros")
     if type(label) is not int or not 1 <= label <= len(CLASSES):
         raise DataError(f"{path}: label {label!r} must be a whole number in 1..{len(CLASSES)}; are labels off by one?")
     return x, label
@@ -115,3 +120,12 @@ def _check_labels(folder: Path, action: np.ndarray, labels: np.ndarray) -> None:
         found = np.unique(labels[action == number]).tolist()
         if len(found) > 1:
             raise DataError(f"{folder}: sequences of action a{number:02d} carry the labels {found}; expected one label")
+        if number not in ACTIONS:
+            known = ", ".join(f"a{action:02d}" for action in ACTIONS)
+            raise DataError(f"{folder}: there is no action a{number:02d} in N-UCLA; its actions are {known}")
+        wanted = ACTIONS.index(number) + 1
+        if found != [wanted]:
+            raise DataError(
+                f"{folder}: sequences of action a{number:02d} ({CLASSES[wanted - 1]}) carry label {found[0]}, expected "
+                f"{wanted}; are labels off by one?"
+            )
