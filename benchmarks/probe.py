@@ -84,7 +84,8 @@ def main() -> None:
 
     train, test = read(given.features) if given.features else synthetic(given)
     settings = LogRegV1()
-    LogisticProbe(settings).run(train.take(np.arange(min(200, len(train)))), train)  # imports and threads are up
+    warm = encoder_like(200, 16, 3, 1.0, 0.0, 1)
+    LogisticProbe(settings).run(warm, warm)  # imports and threads are up
     mean, scale = standardiser(train.features)
     scaled = [Features(standardise(part.features, mean, scale), part.labels) for part in (train, test)]
 

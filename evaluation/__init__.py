@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from evaluation import floors as floor_features
 from evaluation.clustering import Clustering
+from evaluation.feature_cache import cached_features
 from evaluation.few_label import FewLabelProbe, metrics_over_draws
 from evaluation.finetune import FineTuner
 from evaluation.inputs import Features, Outcome
@@ -18,9 +20,10 @@ from evaluation.knn import KNNProbe
 from evaluation.metrics import with_intervals
 from evaluation.path_probe import PathProbe
 from evaluation.probe import LogisticProbe
-from evaluation.protocol import PROTOCOLS, FewLabelV1, FineTuneV1, Protocol, protocol
+from evaluation.protocol import PROTOCOLS, FewLabelV1, FineTuneV1, protocol
 from evaluation.retrieval import MetricLearning, Retrieval
 from zoo.data.base import Dataset
+from zoo.data.joined import Joined
 from zoo.data.splits import held_out
 from zoo.encoder import Encoder
 from zoo.errors import DataError, UnknownNameError
@@ -40,6 +43,8 @@ EVALUATORS: dict[str, Any] = {
     "metric-learning-v1": MetricLearning,
     "clustering-v1": Clustering,
 }
+#: What the field reports where nothing is classified.
+HEADLINES = {"retrieval-v1": "map", "metric-learning-v1": "map_at_r", "clustering-v1": "ami"}
 
 
 @dataclass(frozen=True)
@@ -69,9 +74,12 @@ def evaluate(
     protocols: Sequence[str] = ("logreg", "knn"),
     settings: dict[str, dict[str, Any]] | None = None,
     floors: bool = True,
+    validation: Dataset | None = None,
+    headline: str | None = None,
     limit: int | None = None,
     seed: int = 0,
     precision: str = "auto",
+    keep: str | Path | bool = False,
     command: str = "",
     progress: Progress | None = None,
 ) -> Evaluation:
@@ -83,9 +91,12 @@ def evaluate(
         protocols: short names from `evaluation.protocol.PROTOCOLS`.
         settings: changes to a protocol's settings, such as `{"knn": {"k_grid": [5]}}`.
         floors: also the untrained network and the raw input, under the same protocols.
+        validation: the official validation split: settings are chosen on it, then it joins the training split.
+        headline: the metric that the field reports for this dataset, where something is classified.
         limit: at most this many samples a split, stratified and seeded.
         seed: of every random choice.
         precision: of the forward pass, see `zoo.extract`.
+        keep: read features from, and leave them in, a folder (True: $ZOO_CACHE/features), mapped into memory.
         command: what a person types to repeat the numbers; stored with them.
         progress: called as `progress(what, done, total)`.
 
@@ -108,12 +119,17 @@ def evaluate(
             "needs at least two"
         )
     train, test = limited(train, limit, seed), limited(test, limit, seed)
+    held = None
+    if validation is not None:
+        before, validation = len(train), limited(validation, limit, seed)
+        train = Joined([train, validation])
+        held = np.arange(before, len(train), dtype=np.int64)
     rows: list[Result] = []
     own: tuple[Features, Features] | None = None
     predicted: dict[str, np.ndarray] = {}
     for subject in ("encoder", "untrained", "raw") if floors else ("encoder",):
         network = floor_features.untrained(encoder, seed) if subject == "untrained" else encoder
-        parts = [_features(subject, network, part, precision, progress) for part in (train, test)]
+        parts = [_features(subject, network, part, precision, keep, progress) for part in (train, test)]
         for setting in chosen:
             if isinstance(setting, FineTuneV1) and subject == "raw":  # there is no network to train
                 continue
@@ -121,12 +137,16 @@ def evaluate(
                 progress(f"{setting.name} on {subject}", 0, 1)
             started = time.perf_counter()
             if isinstance(setting, FewLabelV1):
-                rows += _few_label(setting, subject, train, test, parts, seed, command, limit)
+                rows += [
+                    row.model_copy(update={"headline": headline})
+                    for row in _few_label(setting, subject, train, test, parts, seed, command, limit)
+                ]
                 continue
             if isinstance(setting, FineTuneV1):
-                outcome = FineTuner(setting, seed, precision=precision, progress=progress).run(network, train, test)
+                tuner = FineTuner(setting, seed, precision=precision, progress=progress)
+                outcome = tuner.run(network, train, test, held)
             else:
-                outcome = _run(setting, seed, *parts)
+                outcome = EVALUATORS[setting.name](setting, seed).run(*parts, held)
             rows.append(
                 Result(
                     protocol=setting.name,
@@ -136,6 +156,7 @@ def evaluate(
                     test=_record(test),
                     classes=len(np.unique(train.labels)),
                     metrics=measured(outcome, parts[1].labels, seed),
+                    headline=HEADLINES.get(setting.name, headline) if headline else None,
                     settings=setting.model_dump(mode="json", exclude={"name"}) | {"limit": limit},
                     chosen=outcome.chosen,
                     seed=seed,
@@ -166,7 +187,14 @@ def limited(dataset: Dataset, limit: int | None, seed: int = 0) -> Dataset:
     return dataset.subset(np.sort(kept))
 
 
-def _features(subject: str, network: Encoder, dataset: Dataset, precision: str, progress: Progress | None) -> Features:
+def _features(
+    subject: str,
+    network: Encoder,
+    dataset: Dataset,
+    precision: str,
+    keep: str | Path | bool,
+    progress: Progress | None,
+) -> Features:
     assert dataset.labels is not None
     labels = np.asarray(dataset.labels, dtype=np.int64)
     if subject == "raw":
@@ -177,11 +205,10 @@ def _features(subject: str, network: Encoder, dataset: Dataset, precision: str, 
         def advance(done: int, total: int) -> None:
             progress(f"{subject}: features of {dataset.split}", done, total)
 
+    if keep:
+        folder = None if keep is True else keep
+        return Features(cached_features(network, dataset, precision=precision, folder=folder, progress=advance), labels)
     return Features(embed(network, dataset, precision=precision, progress=advance), labels)
-
-
-def _run(setting: Protocol, seed: int, train: Features, test: Features) -> Outcome:
-    return EVALUATORS[setting.name](setting, seed).run(train, test)
 
 
 def _few_label(

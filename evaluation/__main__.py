@@ -12,6 +12,7 @@ from pathlib import Path
 
 from evaluation import Evaluation, evaluate, limited
 from evaluation.protocol import PROTOCOLS
+from evaluation.suite import run_suite, suite_names
 from zoo.data import available_splits, open_dataset
 from zoo.data.base import Dataset
 from zoo.errors import DataError, UnknownNameError, ZooError
@@ -26,12 +27,21 @@ def parser() -> argparse.ArgumentParser:
         description="Probe an encoder on a labelled dataset, beside an untrained encoder and raw input.",
     )
     made.add_argument("encoder", help="a catalogue name, hf-hub:org/name[@revision] or local-dir:PATH")
-    made.add_argument("dataset", help="an image folder, a torchvision name, digits, hf:org/name, a .parquet")
+    made.add_argument(
+        "dataset",
+        nargs="?",
+        help="an image folder, a torchvision name, digits, hf:org/name, a .parquet; with --suite "
+        "optional: a folder with train/ and test/ to add to the suite",
+    )
+    made.add_argument("--suite", help=f"measure on many datasets at once: {' or '.join(suite_names())}")
+    made.add_argument("--data-root", help="with --suite: the folder that holds the datasets; default $ZOO_DATA")
     made.add_argument("--train-split", default="train")
     made.add_argument("--test-split", help="default: test if there is one, else the validation split")
     made.add_argument("--root", help="where torchvision datasets lie")
     made.add_argument("--download", action="store_true", help="fetch the dataset if it is missing")
-    made.add_argument("--protocol", default="logreg,knn", help=f"comma-separated, of {', '.join(PROTOCOLS)}")
+    made.add_argument(
+        "--protocol", help=f"comma-separated, of {', '.join(PROTOCOLS)}; default: logreg,knn, or those of the suite"
+    )
     made.add_argument("--k", type=int, nargs="+", help="fix the grid of k instead of the protocol's")
     made.add_argument("--labels", type=float, nargs="+", help="few_label: shares of each class, or numbers per class")
     made.add_argument("--no-floors", action="store_true", help="leave out the untrained encoder and the raw input")
@@ -46,8 +56,11 @@ def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 done, 2 bad input."""
     given = sys.argv[1:] if arguments is None else arguments
     options = parser().parse_args(given)
+    command = f"python -m evaluation {shlex.join(_without_out(given))}"
     try:
-        found = run(options, command=f"python -m evaluation {shlex.join(_without_out(given))}")
+        if options.suite:
+            return suite(options, command)
+        found = run(options, command)
     except ZooError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -67,6 +80,8 @@ def run(options: argparse.Namespace, command: str, quiet: bool = False) -> Evalu
 
     if options.limit is not None and options.limit < 4:
         raise DataError(f"--limit {options.limit} leaves nothing to measure; give at least 4")
+    if options.dataset is None:
+        raise DataError("no dataset was named; give a folder or a name, or --suite for many at once")
     encoder = load(options.encoder)
     train, test = splits(options.dataset, options.train_split, options.test_split, options.root, options.download)
     with stages(quiet) as progress:
@@ -75,7 +90,7 @@ def run(options: argparse.Namespace, command: str, quiet: bool = False) -> Evalu
             encoder,
             train,
             test,
-            protocols=[name.strip() for name in options.protocol.split(",") if name.strip()],
+            protocols=_protocols(options) or ["logreg", "knn"],
             settings=_settings(options),
             floors=not options.no_floors,
             limit=options.limit,
@@ -84,6 +99,43 @@ def run(options: argparse.Namespace, command: str, quiet: bool = False) -> Evalu
             command=command,
             progress=progress,
         )
+
+
+def suite(options: argparse.Namespace, command: str) -> int:
+    """Run a suite as the parsed options say; exit status 0 also where datasets were skipped."""
+    from rich.console import Console
+
+    from evaluation.console import stages
+    from evaluation.suite_report import overview, write_suite
+
+    with stages() as progress:
+        found = run_suite(
+            load(options.encoder),
+            options.suite,
+            options.data_root or options.root,
+            folders=[options.dataset] if options.dataset else [],
+            protocols=_protocols(options),
+            settings=_settings(options),
+            download=options.download,
+            floors=not options.no_floors,
+            limit=options.limit,
+            seed=options.seed,
+            precision=options.precision,
+            command=command,
+            progress=progress,
+        )
+    console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
+    console.print(overview(found))
+    for skipped in found.skipped:
+        console.print(f"skipped {skipped.title}: {skipped.reason}", markup=False)
+    if options.out is not None:
+        print(f"wrote {write_suite(found, options.encoder, options.out, weights_sha256(options.encoder))}")
+    return 0
+
+
+def _protocols(options: argparse.Namespace) -> list[str]:
+    """The short names that were asked for; empty for the default."""
+    return [name.strip() for name in (options.protocol or "").split(",") if name.strip()]
 
 
 def _settings(options: argparse.Namespace) -> dict[str, dict[str, object]]:

@@ -68,15 +68,13 @@ def classify(train: Features, queries: np.ndarray, ks: list[int], temperature: f
     Args:
         train: the voters. queries: `(M, D)` float32. temperature: of the vote weights exp(s / temperature).
     """
-    bank = torch.nn.functional.normalize(
-        torch.from_numpy(np.ascontiguousarray(train.features, dtype=np.float32)), dim=1
-    )
+    bank = torch.nn.functional.normalize(torch.from_numpy(np.array(train.features, dtype=np.float32)), dim=1)
     labels = torch.from_numpy(train.labels)
     classes = int(labels.max()) + 1
     step = max(1, BLOCK // len(bank))
     found: dict[int, list[torch.Tensor]] = {k: [] for k in ks}
     for start in range(0, len(queries), step):
-        part = torch.from_numpy(np.ascontiguousarray(queries[start : start + step], dtype=np.float32))
+        part = torch.from_numpy(np.array(queries[start : start + step], dtype=np.float32))
         similarity, index = (torch.nn.functional.normalize(part, dim=1) @ bank.T).topk(max(ks), dim=1)
         # Relative to the nearest neighbour, so that small temperatures do not overflow.
         weights = ((similarity - similarity[:, :1]) / temperature).exp()

@@ -97,7 +97,7 @@ def _sheet(
         bottom = height - HEAD - row * (SIDE + BELOW) - SIDE
         axes = sheet.add_axes((left / width, bottom / height, SIDE / width, SIDE / height))
         text = "" if labels is None else class_name(class_names, int(labels[index]), 15)
-        _draw_tile(axes, _tile(dataset.sample(index)), text, match)
+        draw_tile(axes, tile(dataset.sample(index)), text, match)
 
     for row in range(rows):
         place(row, 0, test, int(drawn[row]), None)
@@ -114,7 +114,7 @@ def _sheet(
     return png(sheet)
 
 
-def _draw_tile(axes: Any, tile: Image.Image, text: str, match: bool | None) -> None:
+def draw_tile(axes: Any, tile: Image.Image, text: str, match: bool | None) -> None:
     axes.imshow(tile, interpolation="nearest" if tile.width <= SMALL else "antialiased")
     axes.set(xticks=[], yticks=[])
     axes.set_xlabel(text, fontsize=7.5, labelpad=3)
@@ -129,7 +129,7 @@ def _draw_tile(axes: Any, tile: Image.Image, text: str, match: bool | None) -> N
         )  # fmt: skip
 
 
-def _tile(sample: Any) -> Image.Image:
+def tile(sample: Any) -> Image.Image:
     """A square RGB image: small ones pixel for pixel, larger ones shrunk to `TILE`, margins grey."""
     image = to_rgb(sample)
     if max(image.size) > SMALL:

@@ -35,6 +35,9 @@ def repeat(name: str, data: str | None = None) -> list[Check]:
             checks.append(Check(False, f"cannot repeat {command!r}: it is no `python -m evaluation` command"))
             continue
         options = parser().parse_args(arguments[3:])
+        if options.suite:
+            checks.append(Check(True, f"not repeated: `{command}` (a suite of many datasets; run it by hand)"))
+            continue
         if data is not None:
             options.dataset = data
         elif (missing := _not_at_hand(options)) is not None:

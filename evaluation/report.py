@@ -124,7 +124,7 @@ def write_csv(path: str | Path, rows: Sequence[Result]) -> Path:
             + [json.dumps(row.chosen), json.dumps(row.settings), "; ".join(row.warnings), row.seconds, row.command]
             + [getattr(side, field) for side in (row.train, row.test) for field in DataRecord.model_fields]
         )
-    return _write(Path(path), buffer.getvalue().encode())
+    return write_whole(Path(path), buffer.getvalue().encode())
 
 
 def write_report(
@@ -156,7 +156,7 @@ def write_report(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     grouped, warnings = lines(rows, encoder_name)
-    drawn = _named(figure for figure in figures if figure is not None)
+    drawn = named(figure for figure in figures if figure is not None)
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -173,15 +173,15 @@ def write_report(
         wide=WIDE,
         warnings=warnings,
         notes=notes,
-        protocols=_protocols(rows, descriptions),
-        figures=[_embedded(figure) for _, figure in drawn],
+        protocols=protocol_texts(rows, descriptions),
+        figures=[embedded(figure) for _, figure in drawn],
         commands=list(dict.fromkeys(row.command for row in rows if row.command)),
-        data=_data(rows),
-        licences=_licences(rows, licences or {}),
+        data=data_records(rows),
+        licences=licence_texts(rows, licences or {}),
     )
     for name, figure in drawn:
-        _write(folder / f"{name}.png", figure.png)
-    return _write(folder / "report.html", html.encode())
+        write_whole(folder / f"{name}.png", figure.png)
+    return write_whole(folder / "report.html", html.encode())
 
 
 def _found(row: Result) -> str:
@@ -190,7 +190,7 @@ def _found(row: Result) -> str:
     return ", ".join(others + [f"{k} = {show(v)}" for k, v in row.chosen.items() if k not in NOT_SETTINGS])
 
 
-def _protocols(rows: Sequence[Result], descriptions: Mapping[str, str] | None) -> list[dict[str, Any]]:
+def protocol_texts(rows: Sequence[Result], descriptions: Mapping[str, str] | None) -> list[dict[str, Any]]:
     from evaluation.protocol import describe
 
     found: dict[str, dict[str, Any]] = {}
@@ -203,7 +203,7 @@ def _protocols(rows: Sequence[Result], descriptions: Mapping[str, str] | None) -
     return list(found.values())
 
 
-def _data(rows: Sequence[Result]) -> list[dict[str, Any]]:
+def data_records(rows: Sequence[Result]) -> list[dict[str, Any]]:
     found = {}
     for row in rows:
         for role, record in (("train", row.train), ("test", row.test)):
@@ -212,18 +212,18 @@ def _data(rows: Sequence[Result]) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-def _licences(rows: Sequence[Result], licences: Mapping[str, str]) -> list[tuple[str, str]]:
+def licence_texts(rows: Sequence[Result], licences: Mapping[str, str]) -> list[tuple[str, str]]:
     names = dict.fromkeys(record.name for row in rows for record in (row.train, row.test))
     return [(name, licences.get(name, "unknown")) for name in names]
 
 
-def _embedded(figure: Figure) -> dict[str, Any]:
+def embedded(figure: Figure) -> dict[str, Any]:
     width, height = struct.unpack(">II", figure.png[16:24])
     data = base64.b64encode(figure.png).decode()
     return {"data": data, "width": width, "height": height, "caption": figure.caption, "alt": figure.alt}
 
 
-def _named(figures: Iterable[Figure]) -> list[tuple[str, Figure]]:
+def named(figures: Iterable[Figure]) -> list[tuple[str, Figure]]:
     named: dict[str, Figure] = {}
     for figure in figures:
         stem = re.sub(r"[^A-Za-z0-9_-]+", "_", figure.name).strip("_") or "figure"
@@ -250,7 +250,7 @@ def _plain(text: str) -> str:
     return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
 
 
-def _write(path: Path, content: bytes) -> Path:
+def write_whole(path: Path, content: bytes) -> Path:
     with replacing(path) as temporary:
         temporary.write_bytes(content)
     return path

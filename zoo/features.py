@@ -22,7 +22,7 @@ from zoo.feature_reading import Batch, ImageSequence, read_batches
 from zoo.feature_stream import extract_to
 from zoo.loading import check_device
 
-__all__ = ["FeatureTable", "embed", "encoder_fingerprint", "extract", "resolve_precision"]
+__all__ = ["FeatureTable", "embed", "encoder_fingerprint", "extract", "feature_key", "resolve_precision"]
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -88,6 +88,23 @@ def embed(
         InputError, DataError: as `extract`.
     """
     return _start(encoder, dataset, batch_size, device, precision, workers, progress).in_memory()
+
+
+def feature_key(
+    encoder: Encoder,
+    dataset: Dataset,
+    *,
+    batch_size: int = 256,
+    device: str | torch.device | None = None,
+    precision: Precision = "auto",
+) -> str:
+    """sha256 (hex) over all that the bits of `extract`'s features depend on: weights as they are in memory, network,
+    preprocessing, content of the split, precision and batch size.
+
+    Raises:
+        InputError, DataError: as `extract`.
+    """
+    return _start(encoder, dataset, batch_size, device, precision, None, None).origin()
 
 
 def as_dataset(data: Any, modality: str = "image") -> Dataset:

@@ -36,7 +36,8 @@ class Result(Strict):
     `subject`: `"encoder"` for the checkpoint itself; `"untrained"` (same network, random weights)
     and `"raw"` (pixels or joints) are the floors that stand beside it. `protocol` is a versioned
     name from `evaluation.protocol`; `settings` are its fixed settings, `chosen` what it selected
-    on held-out training data. `warnings` are sentences a reader must see next to the number.
+    on held-out training data. `headline` names the metric that the field reports for this dataset and protocol, if
+    the row comes from a suite. `warnings` are sentences a reader must see next to the number.
     """
 
     protocol: str
@@ -46,6 +47,7 @@ class Result(Strict):
     test: DataRecord
     classes: int = Field(ge=2)
     metrics: dict[str, Metric]
+    headline: str | None = None
     settings: dict[str, Any] = {}
     chosen: dict[str, Any] = {}
     seed: int = 0

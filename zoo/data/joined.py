@@ -1,4 +1,4 @@
-"""`Joined`: several splits of one dataset, one after the other."""
+"""`Joined`: several splits of a dataset as one, such as training and validation together."""
 
 from __future__ import annotations
 
@@ -14,31 +14,30 @@ from zoo.errors import DataError
 
 
 class Joined(Dataset):
-    """The samples of all `parts`, in order, as one split such as `"train+val"`. Keys begin with their split's name.
+    """The samples of `parts`, one part after the other; its split is called `"train+val"`.
 
     Raises:
-        DataError: a part twice, or parts of other classes, or labels in some of them only.
+        DataError: no part, or parts of different modality, classes, or with and without labels.
     """
 
     def __init__(self, parts: Sequence[Dataset]) -> None:
+        if not parts:
+            raise DataError("nothing to join: no split was given")
         first = parts[0]
-        names = [part.split for part in parts]
-        if len(set(names)) < len(names):
-            raise DataError(f"{first.name}: the splits {' + '.join(names)} name one twice")
         for part in parts[1:]:
-            if part.class_names != first.class_names or (part.labels is None) != (first.labels is None):
-                raise DataError(f"{first.name}: {part.split} has other classes than {first.split}, so they do not join")
-        self.parts = tuple(parts)
-        self.name, self.split, self.modality = first.name, "+".join(names), first.modality
+            if (part.modality, part.class_names) != (first.modality, first.class_names):
+                raise DataError(f"{first.name}/{first.split} and {part.name}/{part.split} do not have the same classes")
+        self.parts, self.starts = list(parts), np.cumsum([0, *map(len, parts)])
+        self.name, self.modality = first.name, first.modality
         self.class_names, self.licence = first.class_names, first.licence
-        self.labels = None if first.labels is None else np.concatenate([part.labels for part in parts])
+        self.split = "+".join(part.split for part in parts)
+        labels = [part.labels for part in parts]
+        self.labels = None if any(each is None for each in labels) else np.concatenate(labels)
         self.keys = [f"{part.split}/{key}" for part in parts for key in part.keys]
-        self._starts = np.cumsum([0, *(len(part) for part in parts)])
 
     def sample(self, index: int) -> Any:
-        index = range(len(self))[index]
-        which = int(np.searchsorted(self._starts, index, side="right")) - 1
-        return self.parts[which].sample(index - int(self._starts[which]))
+        part = int(np.searchsorted(self.starts, index, side="right")) - 1
+        return self.parts[part].sample(index - int(self.starts[part]))
 
     @cached_property
     def fingerprint(self) -> str:

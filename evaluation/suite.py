@@ -1,0 +1,237 @@
+"""Suites: one encoder on many datasets, each by the metric of its field; what is missing is skipped and said."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import yaml
+from pydantic import ValidationError
+
+from evaluation import Evaluation, Progress, evaluate
+from evaluation.protocol import protocol
+from zoo.config import Strict, first_problem
+from zoo.data import open_dataset
+from zoo.data.base import Dataset
+from zoo.data.folder import folder_splits, open_folder
+from zoo.data.store import data_root
+from zoo.encoder import Encoder
+from zoo.errors import ConfigError, DataError, UnknownNameError, nearest
+from zoo.results import Result, Results
+
+SUITES = Path(__file__).parent / "suites"
+#: Few images per class: with more neighbours than a class has, the others outvote it.
+SMALL_CLASS, SMALL_GRID = 100, (1, 5, 10, 20)
+#: Labels per class, then shares. More than this many labels are not few, and cost hours on one core.
+AMOUNTS, FEW = (1.0, 5.0, 10.0, 0.01, 0.1, 0.25, 0.5), 12_500
+
+
+class Entry(Strict):
+    """One dataset of a suite; see `suites/fine_grained.yaml`."""
+
+    name: str
+    title: str
+    source: str
+    train: str
+    test: str
+    validation: str | None = None
+    metric: Literal["top1", "mean_per_class"] = "top1"
+    note: str = ""
+
+
+class Suite(Strict):
+    """A named list of datasets, and the protocols that suit them."""
+
+    title: str
+    protocols: tuple[str, ...]
+    datasets: tuple[Entry, ...]
+
+
+class Skipped(Strict):
+    """A dataset that was not measured: which, and why, with the way to get it."""
+
+    dataset: str
+    title: str
+    reason: str
+
+
+class SuiteResults(Results):
+    """A suite's results.json: `Results`, and what was left out."""
+
+    suite: str
+    skipped: tuple[Skipped, ...] = ()
+
+
+@dataclass(frozen=True)
+class SuiteRun:
+    """What `run_suite` found: evaluations by dataset name, in the suite's order, and what was skipped."""
+
+    name: str
+    suite: Suite
+    found: dict[str, Evaluation]
+    skipped: tuple[Skipped, ...]
+
+    @property
+    def rows(self) -> tuple[Result, ...]:
+        """All results."""
+        return tuple(row for evaluation in self.found.values() for row in evaluation.rows)
+
+    def entry(self, name: str) -> Entry:
+        """The entry of a dataset."""
+        return next(entry for entry in self.suite.datasets if entry.name == name)
+
+
+def suite_names() -> list[str]:
+    """Names that `--suite` takes."""
+    return sorted(path.stem for path in SUITES.glob("*.yaml"))
+
+
+def read_suite(name: str) -> Suite:
+    """A suite by name.
+
+    Raises:
+        UnknownNameError: no such suite. ConfigError: its file is not valid.
+    """
+    if name not in suite_names():
+        raise UnknownNameError(f"unknown suite {name!r}; {nearest(name, suite_names())}")
+    path = SUITES / f"{name}.yaml"
+    try:
+        return Suite.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except ValidationError as error:
+        raise ConfigError(f"{path} is not a valid suite: {first_problem(error)}") from None
+
+
+def run_suite(
+    encoder: Encoder,
+    name: str,
+    root: str | Path | None = None,
+    *,
+    folders: Sequence[str | Path] = (),
+    protocols: Sequence[str] = (),
+    settings: dict[str, dict[str, Any]] | None = None,
+    download: bool = False,
+    progress: Progress | None = None,
+    **options: Any,
+) -> SuiteRun:
+    """Evaluate an encoder on every dataset of a suite that is there.
+
+    Args:
+        encoder: a loaded encoder for images.
+        name: of the suite.
+        root: where the datasets lie, each in its own layout or as `NAME/train`, `NAME/test`; default $ZOO_DATA.
+        folders: image folders with train and test (and val) to add, judged by top-1.
+        protocols: short names instead of the suite's own.
+        settings: as in `evaluate`.
+        download: fetch what torchvision can fetch.
+        options: `floors`, `limit`, `seed`, `precision`, `keep`, `command` of `evaluate`.
+
+    Raises:
+        UnknownNameError: no such suite or protocol. DataError: the encoder does not take images. A dataset that is
+        missing or damaged never raises: it is among `SuiteRun.skipped`.
+    """
+    suite = read_suite(name)
+    for short in protocols:  # a typing error must not look like missing data
+        protocol(short, **(settings or {}).get(short, {}))
+    if encoder.modality != "image":
+        raise DataError(f"the suites hold images; {encoder.name} takes {encoder.modality} data")
+    extra = tuple(_entry_of(folder) for folder in folders)
+    suite = suite.model_copy(update={"datasets": (*suite.datasets, *extra)})
+    options.setdefault("keep", True)
+    found: dict[str, Evaluation] = {}
+    skipped: list[Skipped] = []
+    for entry in suite.datasets:
+        where = None if progress is None else _prefixed(progress, entry.name)
+        try:
+            train, validation, test = open_entry(entry, root, download)
+            chosen = _settings(train, validation) | (settings or {})
+            found[entry.name] = evaluate(
+                encoder, train, test, validation=validation, headline=entry.metric, settings=chosen,
+                protocols=protocols or suite.protocols, progress=where, **options,
+            )  # fmt: skip
+        except DataError as error:
+            skipped.append(Skipped(dataset=entry.name, title=entry.title, reason=str(error)))
+    return SuiteRun(name, suite, found, tuple(skipped))
+
+
+def open_entry(entry: Entry, root: str | Path | None, download: bool) -> tuple[Dataset, Dataset | None, Dataset]:
+    """Training, validation (or None) and test split of an entry.
+
+    A folder `root/NAME` with train and test folders comes first, then the source's own layout below `root`.
+
+    Raises:
+        DataError: it is not there; says how to get it.
+    """
+    folder = Path(entry.source) if entry.source.startswith("folder:") else data_root(root) / entry.name
+    if entry.source.startswith("folder:"):
+        folder = Path(entry.source.removeprefix("folder:"))
+    if folder.is_dir():
+        known = folder_splits(folder)
+        if {"train", "test"} <= known.keys():
+            val = open_folder(folder, "val") if "val" in known else None
+            return open_folder(folder, "train"), val, open_folder(folder, "test")
+        if entry.source.startswith("folder:"):
+            raise DataError(f"{folder} has no train and test folders (it has: {', '.join(known)})")
+    elif entry.source.startswith("folder:"):
+        raise DataError(f"{folder} does not exist; give a folder with train/CLASS/ and test/CLASS/")
+
+    def part(split: str) -> Dataset:
+        return open_dataset(entry.source, split, root=root, download=download)
+
+    try:
+        return part(entry.train), part(entry.validation) if entry.validation else None, part(entry.test)
+    except DataError as error:
+        raise DataError(f"{error}; or put images into {folder}/train/CLASS/ and {folder}/test/CLASS/") from None
+
+
+def as_csv(run: SuiteRun) -> str:
+    """One line per result: its headline first, then all metrics in columns, fractions of 1."""
+    metrics = list(dict.fromkeys(name for row in run.rows for name in row.metrics))
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    parts = [f"{name}{part}" for name in metrics for part in ("", "_low", "_high")]
+    writer.writerow(
+        ["dataset", "protocol", "labels", "subject", "headline", "headline_value", *parts]
+        + ["classes", "train", "test", "seed", "chosen", "warnings", "seconds", "command"]
+    )
+    for name, evaluation in run.found.items():
+        for row in evaluation.rows:
+            values = [row.metrics.get(metric) for metric in metrics]
+            own = row.metrics.get(row.headline or "")
+            writer.writerow(
+                [name, row.protocol, row.settings.get("labels", ""), row.subject, row.headline]
+                + [own.value if own else ""]
+                + [x for value in values for x in ((value.value, value.low, value.high) if value else ("", "", ""))]
+                + [row.classes, *(f"{side.split} ({side.samples})" for side in (row.train, row.test)), row.seed]
+                + [json.dumps(row.chosen), "; ".join(row.warnings), row.seconds, row.command]
+            )
+    return out.getvalue()
+
+
+def _entry_of(folder: str | Path) -> Entry:
+    path = Path(folder).expanduser()
+    return Entry(name=path.name, title=path.name, source=f"folder:{path}", train="train", test="test")
+
+
+def _settings(train: Dataset, validation: Dataset | None) -> dict[str, dict[str, Any]]:
+    """Settings that depend on how many images a class has."""
+    if train.labels is None:
+        return {}
+    counts = np.bincount(train.labels)
+    if validation is not None and validation.labels is not None:
+        counts = counts + np.bincount(validation.labels, minlength=len(counts))[: len(counts)]
+    samples, classes = int(counts.sum()), int((counts > 0).sum())
+    small = samples / classes < SMALL_CLASS
+    # Shares that leave less than one label per class, or amounts that are not few, are left out.
+    labels = {amount: amount * (samples if amount < 1 else classes) for amount in AMOUNTS}
+    amounts = tuple(a for a, n in labels.items() if n <= FEW and (a >= 1 or n >= classes))
+    return {"few_label": {"amounts": amounts}} | ({"knn": {"k_grid": SMALL_GRID}} if small else {})
+
+
+def _prefixed(progress: Progress, name: str) -> Progress:
+    return lambda what, done, total: progress(f"{name}: {what}", done, total)
