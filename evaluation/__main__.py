@@ -8,11 +8,12 @@ import io
 import shlex
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 from evaluation import Evaluation, evaluate, limited
 from evaluation.protocol import PROTOCOLS
-from evaluation.suite import run_suite, suite_names
+from evaluation.suite import read_suite, run_suite, suite_names
 from zoo.data import available_splits, open_dataset
 from zoo.data.base import Dataset
 from zoo.errors import DataError, UnknownNameError, ZooError
@@ -90,7 +91,7 @@ def run(options: argparse.Namespace, command: str, quiet: bool = False) -> Evalu
             encoder,
             train,
             test,
-            protocols=_protocols(options) or ["logreg", "knn"],
+            protocols=_protocols(options, ("logreg", "knn")),
             settings=_settings(options),
             floors=not options.no_floors,
             limit=options.limit,
@@ -114,7 +115,7 @@ def suite(options: argparse.Namespace, command: str) -> int:
             options.suite,
             options.data_root or options.root,
             folders=[options.dataset] if options.dataset else [],
-            protocols=_protocols(options),
+            protocols=_protocols(options, read_suite(options.suite).protocols),
             settings=_settings(options),
             download=options.download,
             floors=not options.no_floors,
@@ -133,9 +134,11 @@ def suite(options: argparse.Namespace, command: str) -> int:
     return 0
 
 
-def _protocols(options: argparse.Namespace) -> list[str]:
-    """The short names that were asked for; empty for the default."""
-    return [name.strip() for name in (options.protocol or "").split(",") if name.strip()]
+def _protocols(options: argparse.Namespace, default: Sequence[str]) -> list[str]:
+    """The short names that were asked for."""
+    if options.protocol is None:
+        return list(default)
+    return [name.strip() for name in options.protocol.split(",") if name.strip()]
 
 
 def _settings(options: argparse.Namespace) -> dict[str, dict[str, object]]:

@@ -113,7 +113,7 @@ def run_suite(
     root: str | Path | None = None,
     *,
     folders: Sequence[str | Path] = (),
-    protocols: Sequence[str] = (),
+    protocols: Sequence[str] | None = None,
     settings: dict[str, dict[str, Any]] | None = None,
     download: bool = False,
     progress: Progress | None = None,
@@ -136,7 +136,7 @@ def run_suite(
         missing or damaged never raises: it is among `SuiteRun.skipped`.
     """
     suite = read_suite(name)
-    for short in protocols:  # a typing error must not look like missing data
+    for short in protocols or ():  # a typing error must not look like missing data
         protocol(short, **(settings or {}).get(short, {}))
     if encoder.modality != "image":
         raise DataError(f"the suites hold images; {encoder.name} takes {encoder.modality} data")
@@ -152,7 +152,7 @@ def run_suite(
             chosen = _settings(train, validation) | (settings or {})
             found[entry.name] = evaluate(
                 encoder, train, test, validation=validation, headline=entry.metric, settings=chosen,
-                protocols=protocols or suite.protocols, progress=where, **options,
+                protocols=suite.protocols if protocols is None else protocols, progress=where, **options,
             )  # fmt: skip
         except DataError as error:
             skipped.append(Skipped(dataset=entry.name, title=entry.title, reason=str(error)))
