@@ -12,7 +12,7 @@ from evaluation.neighbours import draw_tile, tile
 from zoo.data.base import Dataset
 
 #: Inches: side of a tile, between tiles, between the two halves, heading of a row, of the sheet.
-SIDE, SPACE, GAP, TITLE, HEAD = 1.0, 0.1, 0.5, 0.3, 0.35
+SIDE, SPACE, GAP, TITLE, HEAD = 0.85, 0.07, 0.4, 0.3, 0.35
 
 
 @dataclass(frozen=True)
@@ -109,8 +109,8 @@ def _sheet(true, predicted, dataset, chosen, counts, totals, shown) -> bytes:
         top = height - HEAD - row * (SIDE + TITLE + SPACE)
         wrong = np.flatnonzero((true == a) & (predicted == b))[:shown]
         others = np.flatnonzero(true == b)[:shown]
-        words = f"{class_name(dataset.class_names, a, 30)} ({counts[a, b]} of {totals[a]})"
-        for left, text, indices in ((SPACE, words, wrong), (right, class_name(dataset.class_names, b, 36), others)):
+        words = f"{class_name(dataset.class_names, a, 24)} ({counts[a, b]} of {totals[a]})"
+        for left, text, indices in ((SPACE, words, wrong), (right, class_name(dataset.class_names, b, 30), others)):
             sheet.text(left / width, (top - TITLE / 2) / height, text, va="center", fontsize=9)
             for column, index in enumerate(indices):
                 place = left + column * (SIDE + SPACE)

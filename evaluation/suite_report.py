@@ -108,7 +108,7 @@ def verdict(run: SuiteRun) -> str:
     lines_ = [line for found in run.found.values() for line in headlines(found.rows)]
     outcomes = [line.outcome for line in lines_]
     text = (
-        f"{len(run.found)} of {len(run.found) + len(run.skipped)} datasets were here. By the metric of the field the "
+        f"Measured on {len(run.found)} of {len(run.found) + len(run.skipped)} datasets. By the metric of the field the "
         f"encoder beats the better floor in {outcomes.count('above')} of {len(outcomes)} comparisons (intervals do not "
         f"overlap), is not clearly different in {outcomes.count('overlap')} and worse in {outcomes.count('below')}"
     )
