@@ -76,7 +76,7 @@ def extract(
     split: SplitOption = None,
     root: RootOption = None,
     download: DownloadOption = False,
-    batch_size: Annotated[int, typer.Option(min=1)] = 256,
+    batch_size: Annotated[int, typer.Option(min=1, help="samples at once")] = 256,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; default: the GPU if there is one")] = None,
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16")] = "auto",
 ) -> None:
