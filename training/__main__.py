@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
+from pathlib import Path
 
 import torch
 
@@ -13,7 +14,7 @@ from training.console import ConsoleReport
 from training.errors import TrainingError
 from training.export import draw_pictures, export_encoder
 from training.loop import Stopped, Trainer
-from training.recipe import Recipe, available_recipes, read_recipe
+from training.recipe import Recipe, available_pipelines, available_recipes, pipeline_file, read_recipe
 from training.run import RunFolder, command_line
 from zoo.errors import ZooError
 
@@ -23,7 +24,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="python -m training",
         description="Train a recipe. Killed at any moment, the same command continues.",
-        epilog="recipes: " + ", ".join(available_recipes()),
+        epilog="recipes: " + ", ".join(available_recipes() + available_pipelines()),
     )
     made.add_argument("recipe", nargs="?", help="a recipe's name, or the path of a YAML file")
     made.add_argument(
@@ -45,9 +46,11 @@ def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 done, 1 stopped early (state saved) or failed, 2 bad input."""
     options = parser().parse_intermixed_args(arguments)  # key=value may follow --out DIR
     if options.list or options.recipe is None:
-        print("\n".join(available_recipes()))
+        print("\n".join(available_recipes() + available_pipelines()))
         return 0 if options.list else 2
     try:
+        if (path := pipeline_file(options.recipe)) is not None:
+            return _stages(path, options)
         recipe = read_recipe(options.recipe, options.overrides)
         with distributed.process_group(options.device or "auto") as device:
             if options.plan:
@@ -62,6 +65,21 @@ def main(arguments: list[str] | None = None) -> int:
     except ZooError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+
+
+def _stages(path: Path, options: argparse.Namespace) -> int:
+    """A pipeline: search, pretrain, publish."""
+    from training.search.pipeline import read_pipeline, run_pipeline
+
+    pipeline = read_pipeline(path, options.overrides)
+    with distributed.process_group(options.device or "auto") as device:
+        if options.plan:
+            from training.plan import plan, show
+
+            for recipe in (pipeline.search, pipeline.example()):
+                show(plan(recipe, device))
+            return 0
+        return run_pipeline(pipeline, options, device, train)
 
 
 def train(recipe: Recipe, options: argparse.Namespace, device: torch.device) -> int:

@@ -188,7 +188,26 @@ def _read_genotype(text: str) -> str:
 
 def available_recipes() -> list[str]:
     """Names of the recipes that come with the zoo, such as `"paper/simclr_resnet50_imagenet"`."""
-    return sorted(p.relative_to(RECIPES).with_suffix("").as_posix() for p in RECIPES.rglob("*.yaml"))
+    names = (p.relative_to(RECIPES).with_suffix("").as_posix() for p in RECIPES.rglob("*.yaml"))
+    return sorted(name for name in names if not name.startswith("pipelines/"))
+
+
+def available_pipelines() -> list[str]:
+    """Names of the runs in several stages that come with the zoo (`training.search.pipeline`)."""
+    return sorted(p.stem for p in (RECIPES / "pipelines").glob("*.yaml"))
+
+
+def pipeline_file(name: str) -> Path | None:
+    """The file behind a recipe's name or path, if it is a pipeline."""
+    path = RECIPES / "pipelines" / f"{name}.yaml"
+    path = path if path.is_file() else Path(name)
+    if path.suffix not in (".yaml", ".yml") or not path.is_file():
+        return None
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        return None  # the recipe's own reader says what is wrong
+    return path if isinstance(raw, dict) and "search" in raw else None
 
 
 def read_recipe(name: str, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
@@ -205,7 +224,9 @@ def read_recipe(name: str, overrides: list[str] | tuple[str, ...] = ()) -> Recip
     if not path.is_file():
         path = Path(name)
         if path.suffix not in (".yaml", ".yml") or not path.is_file():
-            raise UnknownNameError(f"unknown recipe {name!r}; {nearest(name, available_recipes())}")
+            raise UnknownNameError(
+                f"unknown recipe {name!r}; {nearest(name, available_recipes() + available_pipelines())}"
+            )
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
@@ -213,7 +234,7 @@ def read_recipe(name: str, overrides: list[str] | tuple[str, ...] = ()) -> Recip
     if not isinstance(raw, dict):
         raise ConfigError(f"{path} must hold a mapping of recipe keys, got {type(raw).__name__}")
     for override in overrides:
-        _apply(raw, override)
+        apply_override(raw, override)
     return parse_recipe(raw, str(name))
 
 
@@ -253,7 +274,8 @@ def _unknown_key(model: type[BaseModel], location: tuple[Any, ...], prefix: str)
     return f"unknown key {path!r}; {nearest(str(location[-1]), known)}"
 
 
-def _apply(raw: dict[str, Any], override: str) -> None:
+def apply_override(raw: dict[str, Any], override: str) -> None:
+    """Set one `key=value` in a raw recipe. Raises ConfigError."""
     key, separator, text = override.partition("=")
     if not separator or not key:
         raise ConfigError(f"override {override!r} must have the form key=value, as in epochs=10 or optim.lr=0.3")

@@ -1,0 +1,170 @@
+"""Search, derive, pretrain, publish: one command, one folder, killed and continued at any moment.
+
+    python -m training ssnas_cell_cifar10            # all stages, each skipped once it is done
+    python -m training ssnas_cell_cifar10 stage=search
+
+A pipeline is a YAML file with the keys `name`, `search` and `pretrain`, the last two being recipes without a name.
+The genotype that `search` finds is the one that `pretrain` trains. Overrides name their stage (`search.epochs=1`,
+`pretrain.optim.lr=0.1`); `data=...`, `data.KEY=...` and `seed=...` go to both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from training import distributed
+from training.errors import TrainingError
+from training.methods.ssnas import GENOTYPE, SSNAS
+from training.recipe import Recipe, apply_override, parse_recipe
+from training.run import RunFolder, command_line
+from zoo.architectures.genotype import parse_genotype
+from zoo.config import Method
+from zoo.errors import ConfigError, nearest
+
+STAGES = ("all", "search", "pretrain", "publish")
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A checked pipeline: the search, and the recipe of the training that waits for its genotype."""
+
+    name: str
+    search: Recipe
+    pretrain_raw: dict[str, Any]
+    stage: str
+
+    def pretrain(self, genotype: str) -> Recipe:
+        """The second recipe, for a found genotype."""
+        raw = {**self.pretrain_raw, "encoder": {**self.pretrain_raw["encoder"], "genotype": genotype}}
+        return parse_recipe(raw, f"{self.name}, pretrain")
+
+    def example(self) -> Recipe:
+        """The second recipe with some cell of the space, for checks and plans before there is a genotype."""
+        return self.pretrain({"darts": "darts_v2", "nb201": "nb201_all_conv3x3"}[self.search.encoder["space"]])
+
+
+def read_pipeline(path: Path, overrides: list[str] | tuple[str, ...] = ()) -> Pipeline:
+    """Read and check a pipeline.
+
+    Raises:
+        ConfigError: an unknown key, stage or value, in either recipe.
+    """
+    raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    stage = "all"
+    for key in raw:
+        if key not in ("name", "search", "pretrain"):
+            raise ConfigError(f"{path}: unknown key {key!r}; {nearest(str(key), ['name', 'search', 'pretrain'])}")
+    if not all(isinstance(raw.get(key), dict) for key in ("search", "pretrain")):
+        raise ConfigError(f"{path}: a pipeline has the keys name, search and pretrain, the last two being recipes")
+    for override in overrides:
+        key, _, value = override.partition("=")
+        head, _, rest = key.partition(".")
+        if key == "stage":
+            stage = value
+        elif head in ("search", "pretrain") and rest:
+            apply_override(raw[head], f"{rest}={value}")
+        elif head in ("data", "seed"):
+            for part in ("search", "pretrain"):
+                apply_override(raw[part], override)
+        else:
+            raise ConfigError(f"override {override!r}: say which stage, as in search.{key}= or pretrain.{key}=")
+    if stage not in STAGES:
+        raise ConfigError(f"unknown stage {stage!r}; {nearest(stage, list(STAGES))}")
+    name = str(raw.get("name"))
+    search = parse_recipe({**raw["search"], "name": f"{name}_search"}, f"{name}, search")
+    if search.method["name"] != "ssnas":
+        raise ConfigError(f"{path}: the search's method is ssnas, not {search.method['name']!r}")
+    encoder = raw["pretrain"].get("encoder") or {}
+    made = Pipeline(
+        name,
+        search,
+        {**raw["pretrain"], "name": name, "encoder": {"family": "cell_network", "stem": "auto", **encoder}},
+        stage,
+    )
+    made.example()  # only to check it
+    return made
+
+
+Train = Callable[[Recipe, argparse.Namespace, torch.device], int]
+
+
+def run_pipeline(pipeline: Pipeline, options: argparse.Namespace, device: torch.device, train: Train) -> int:
+    """Run the stages that are not done; exit status as of `train`, 1 when the time limit came first.
+
+    Args:
+        train: runs or continues one recipe in `options.run`.
+    """
+    folder = Path(options.run or f"runs/{pipeline.name}")
+    started = time.monotonic()
+    genotype_file = folder / "search" / GENOTYPE
+
+    def run(recipe: Recipe, part: str) -> int:
+        left = None if options.minutes is None else max(0.0, options.minutes - (time.monotonic() - started) / 60)
+        fresh = options.fresh and pipeline.stage in ("all", part)
+        own = {**vars(options), "run": folder / part, "fresh": fresh, "minutes": left}
+        return train(recipe, argparse.Namespace(**own), device)
+
+    if pipeline.stage in ("all", "search"):
+        if options.fresh or not genotype_file.exists():
+            status = run(pipeline.search, "search")
+            if status:
+                return status
+        elif distributed.is_main():
+            RunFolder(folder / "search").prepare(pipeline.search, command_line())  # or these are other settings
+    if pipeline.stage == "search":
+        return 0
+    if not genotype_file.exists():
+        raise TrainingError(f"{genotype_file} does not exist yet; run stage=search first, or all stages")
+    genotype = parse_genotype(genotype_file.read_text(encoding="utf-8")).model_dump(mode="json")
+    recipe = pipeline.pretrain(genotype)
+    done = (folder / "pretrain" / "encoder" / "config.json").exists()
+    if pipeline.stage in ("all", "pretrain") and (options.fresh or not done):
+        status = run(recipe, "pretrain")
+        if status:
+            return status
+    if pipeline.stage == "pretrain":
+        return 0
+    if distributed.is_main():
+        published = publish_found(pipeline, folder)
+        print(
+            f"published: zoo.load('local-dir:{published}'); measure and put it into the zoo with "
+            f"`zoo publish {folder} --name {pipeline.name}`"
+        )
+    return 0
+
+
+def publish_found(pipeline: Pipeline, folder: Path) -> Path:
+    """`RUN/encoder/`, the pretrained network with the record of both stages, and `RUN/published/` with a card."""
+    from zoo.loading import load
+    from zoo.publishing import publish, write_checkpoint
+
+    source = folder / "pretrain" / "encoder"
+    if not (source / "config.json").exists():
+        raise TrainingError(f"{source} holds no trained encoder yet; run stage=pretrain first, or all stages")
+    encoder = load(f"local-dir:{source}")
+    config = encoder.config
+    assert config is not None
+    record = config.training.model_copy(
+        update={"recipe": {"search": pipeline.search.dump(), "pretrain": config.training.recipe}}
+    )
+    write_checkpoint(
+        encoder,
+        folder / "encoder",
+        name=pipeline.name,
+        architecture=config.architecture,
+        method=Method(name="ssnas", title=SSNAS.title, paper=SSNAS.paper, url=SSNAS.url),
+        training=record,
+        dtype=config.weights.dtype,
+    )
+    if (folder / "search" / "cell.png").exists():
+        shutil.copy(folder / "search" / "cell.png", folder / "cell.png")
+    return publish(folder, pipeline.name, out=folder / "published", overwrite=True)
