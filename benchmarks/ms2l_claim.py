@@ -23,6 +23,8 @@ from evaluation.floors import untrained
 from evaluation.inputs import Features
 from evaluation.probe import LogisticProbe
 from training.__main__ import main as train
+from training.run import write_text
+from zoo.claims import Claim, compare
 from zoo.data import open_dataset
 from zoo.encoder import Encoder
 from zoo.features import embed
@@ -47,12 +49,14 @@ ARMS[RELEASED] = [
     "method.motion_target=all",
 ]
 FLOOR = "untrained"
+#: arm -> seed -> split -> top-1 in 0..1.
+Scores = dict[str, dict[int, dict[str, float]]]
 #: what a column is called -> training and test split of the probe.
 SPLITS = {"official": ("train", "test"), "leak-free": ("train-leakfree", "test-leakfree")}
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Train what is missing, probe, compare, print a table and write `claim.json`."""
+    """Train what is missing, probe, compare, print tables and write a claim for each split."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
@@ -62,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--splits", nargs="+", default=list(SPLITS), choices=[*SPLITS, "train/test"])
     given = sys.argv[1:] if arguments is None else arguments
     options = parser.parse_intermixed_args(given)
-    scores: dict[str, dict[str, dict[str, float]]] = {}
+    scores: Scores = {}
     # Seed by seed: stopped early, there is a whole table over fewer seeds.
     for seed in options.seeds:
         for arm in options.arms:
@@ -70,22 +74,37 @@ def main(arguments: list[str] | None = None) -> int:
             wanted = [options.recipe, *options.overrides, *ARMS[arm], f"seed={seed}", "--run", str(run)]
             if not (run / "encoder" / "config.json").exists() and (code := train(wanted)):
                 return code
-            scores.setdefault(arm, {})[str(seed)] = cached(run, options.splits)
-        scores.setdefault(FLOOR, {})[str(seed)] = cached(run, options.splits, untrained_seed=seed)
-        write(options.out, scores, given)
-    print(table(scores))
+            scores.setdefault(arm, {})[seed] = cached(run, options.splits)
+        scores.setdefault(FLOOR, {})[seed] = cached(run, options.splits, untrained_seed=seed)
+        claims = write(options.out, options.recipe, scores, given)
+    for claim in claims:
+        print(f"{claim.measure}\n\n{claim.table()}\n")
     return 0
 
 
-def write(folder: Path, scores: dict, arguments: list[str]) -> None:
-    """`claim.json`: command, scores by arm and seed, paired differences."""
-    found = {
-        "command": f"python -m benchmarks.ms2l_claim {shlex.join(arguments)}",
-        "threads": torch.get_num_threads(),
-        "scores": scores,
-        "differences": differences(scores),
-    }
-    (folder / "claim.json").write_text(json.dumps(found, indent=1) + "\n")
+def write(folder: Path, recipe: str, scores: Scores, arguments: list[str]) -> list[Claim]:
+    """`claim_SPLIT.json` for the card, one for each split."""
+    run = next(folder.glob("*_seed*/encoder"))
+    training = load(f"local-dir:{run}").config.training
+    splits = list(next(iter(next(iter(scores.values())).values())))
+    claims = []
+    for split in splits:
+        arms = {arm: tuple(by_seed[seed][split] for seed in by_seed) for arm, by_seed in scores.items()}
+        seeds = tuple(next(iter(scores.values())))
+        claim = Claim(
+            title="MS²L's three tasks against one and two of them" if len(arms) > 2 else "several training seeds",
+            measure=f"top-1 accuracy of logreg-v1 on frozen features, {split} split ({' to '.join(parts_of(split))})",
+            setting=f"recipe {recipe}, {training.epochs:g} epochs, {training.hardware}, "
+            f"{torch.get_num_threads()} thread",
+            seeds=seeds,
+            arms=arms,
+            differences=tuple(d for d in compare(arms) if ALL in (d.arm, d.other)),
+            command=f"python -m benchmarks.ms2l_claim {shlex.join(arguments)}",
+            code_commit=training.code_commit,
+        )
+        write_text(folder / f"claim_{split.replace('/', '-')}.json", claim.to_json())
+        claims.append(claim)
+    return claims
 
 
 def cached(run: Path, splits: list[str], untrained_seed: int | None = None) -> dict[str, float]:
@@ -103,47 +122,16 @@ def cached(run: Path, splits: list[str], untrained_seed: int | None = None) -> d
 def probe(encoder: Encoder, data: dict, name: str) -> float:
     """Top-1 of logreg-v1 on one pair of splits."""
     parts = []
-    for split in SPLITS.get(name, name.split("/")):
+    for split in parts_of(name):
         dataset = open_dataset(data["dataset"], split, root=data["root"])
         parts.append(Features(embed(encoder, dataset), np.asarray(dataset.labels)))
     return float((LogisticProbe().run(*parts).predicted == parts[1].labels).mean())
 
 
-def differences(scores: dict) -> dict[str, dict[str, dict[str, float]]]:
-    """Arm -> split -> mean difference of `ALL` minus the arm over seeds, with its 95 % t-interval."""
-    from scipy import stats
-
-    found: dict[str, dict[str, dict[str, float]]] = {}
-    for arm in scores if ALL in scores else ():
-        if arm == ALL:
-            continue
-        seeds = sorted(set(scores[ALL]) & set(scores[arm]))
-        for split in scores[ALL][seeds[0]]:
-            d = np.array([scores[ALL][s][split] - scores[arm][s][split] for s in seeds])
-            half = stats.t.ppf(0.975, len(d) - 1) * d.std(ddof=1) / np.sqrt(len(d)) if len(d) > 1 else float("nan")
-            entry = {"mean": float(d.mean()), "low": float(d.mean() - half), "high": float(d.mean() + half)}
-            found.setdefault(arm, {})[split] = entry
-    return found
-
-
-def table(scores: dict) -> str:
-    """Markdown: mean over seeds by arm and split, and how far all three tasks lie above it, in percent."""
-    apart = differences(scores)
-    splits = list(next(iter(next(iter(scores.values())).values())))
-    columns = [cell for split in splits for cell in (split, f"all three minus this, {split}")]
-    lines = ["| tasks | seeds | " + " | ".join(columns) + " |", "|---|---:|" + "---:|" * len(columns)]
-    for arm, by_seed in scores.items():
-        cells = []
-        for split in splits:
-            values = [100 * s[split] for s in by_seed.values()]
-            spread = f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
-            cells.append(f"{np.mean(values):.1f}{spread}")
-            d = apart.get(arm, {}).get(split)
-            cells.append(
-                "{mean:+.1f} [{low:+.1f}, {high:+.1f}]".format(**{k: 100 * v for k, v in d.items()}) if d else "–"
-            )
-        lines.append(f"| {arm} | {len(by_seed)} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+def parts_of(split: str) -> tuple[str, str]:
+    """Training and test split behind a column's name."""
+    train_part, test_part = SPLITS[split] if split in SPLITS else split.split("/")
+    return train_part, test_part
 
 
 if __name__ == "__main__":

@@ -99,8 +99,12 @@ def publish(
     name: Annotated[str | None, typer.Option(help="method_architecture_dataset, lower case")] = None,
     data: Annotated[str | None, typer.Option(help="measure on this dataset's train and test splits first")] = None,
     limit: Annotated[int | None, typer.Option(min=20, help="measure on at most this many samples a split")] = None,
-    results: Annotated[Path | None, typer.Option(help="results.json of an earlier `python -m evaluation`")] = None,
-    claim: Annotated[Path | None, typer.Option(help="claim.json of a benchmark, for the card")] = None,
+    results: Annotated[
+        list[Path] | None, typer.Option(help="results.json of an earlier `python -m evaluation`; may be repeated")
+    ] = None,
+    claim: Annotated[
+        list[Path] | None, typer.Option(help="claim.json of a benchmark, for the card; may be repeated")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="folder of checkpoints (default: zoo/checkpoints)")] = None,
     cards: Annotated[Path | None, typer.Option(help="folder of model cards (default: model_cards)")] = None,
     mirror: Annotated[list[str] | None, typer.Option(help="an address with the same weights; may be repeated")] = None,
@@ -116,22 +120,22 @@ def publish(
     """
     from zoo.claims import read_claim
     from zoo.publishing import publish as run_publish
-    from zoo.results import read_results
+    from zoo.results import merged, read_results
 
-    if data is not None and results is not None:
+    if data is not None and results:
         raise ZooError("give --data to measure now, or --results from an earlier measurement, not both")
     if name is None and (push is None or data or results):
         raise ZooError("give the checkpoint its name with --name method_architecture_dataset")
-    if name is None and claim is not None:
+    if name is None and claim:
         raise ZooError("--claim belongs to --name: the card is written anew")
     if push is None and (public or tag or replaces):
         raise ZooError("--public, --tag and --replaces belong to --push org/name")
     folder = run
     if name is not None:
-        measured = read_results(results) if results is not None else None
+        measured = merged([read_results(path) for path in results]) if results else None
         if data is not None:
             measured = _measure(run, name, data, limit)
-        claims = [read_claim(claim)] if claim is not None else None
+        claims = [read_claim(path) for path in claim] if claim else None
         folder = run_publish(
             run,
             name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -80,6 +81,21 @@ def read_results(path: str | Path) -> Results:
         return parse_results(Path(path).read_bytes(), str(path))
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist; `python -m evaluation` writes one") from None
+
+
+def merged(parts: Sequence[Results]) -> Results:
+    """All rows and claims of several measurements of the same weights, in order, repeated ones once.
+
+    Raises:
+        ConfigError: they were measured on different weights.
+    """
+    hashes = {part.weights_sha256 for part in parts}
+    if len(hashes) > 1:
+        shown = ", ".join(sorted(f"{str(sha256)[:12]}..." for sha256 in hashes))
+        raise ConfigError(f"the results belong to different weights ({shown}); measure one checkpoint and give those")
+    rows = {row.model_dump_json(exclude={"seconds"}): row for part in parts for row in part.rows}
+    claims = {claim.to_json(): claim for part in parts for claim in part.claims}
+    return Results(weights_sha256=hashes.pop(), rows=tuple(rows.values()), claims=tuple(claims.values()))
 
 
 def parse_results(text: bytes, source: str) -> Results:

@@ -1,13 +1,10 @@
-"""The claim's benchmark end to end on made motion, and its paired differences."""
+"""The claim's benchmark end to end on made motion, and the claim it writes."""
 
 from __future__ import annotations
 
-import json
-
-import pytest
-
-from benchmarks.ms2l_claim import ALL, ARMS, FLOOR, RELEASED, differences, main, table
+from benchmarks.ms2l_claim import ALL, ARMS, FLOOR, RELEASED, main
 from training.recipe import read_recipe
+from zoo.claims import read_claim
 
 
 def test_every_arm_is_a_recipe_that_trains_the_tasks_it_names():
@@ -18,16 +15,6 @@ def test_every_arm_is_a_recipe_that_trains_the_tasks_it_names():
     assert len(ARMS) == 8
 
 
-def test_differences_are_paired_over_seeds():
-    scores = {
-        ALL: {"0": {"official": 0.8}, "1": {"official": 0.6}},
-        "motion": {"0": {"official": 0.7}, "1": {"official": 0.5}},
-    }
-    found = differences(scores)["motion"]["official"]
-    assert found["mean"] == pytest.approx(0.1) and found["low"] == pytest.approx(0.1) == found["high"]
-    assert "| motion | 2 | 60.0 ± 14.1 | +10.0 [+10.0, +10.0] |" in table(scores)
-
-
 def test_the_command_trains_probes_and_goes_on_where_it_stopped(tmp_path, capsys):
     out = tmp_path / "claim"
     arguments = ["smoke_ms2l", "data=synthetic:motion?n=64", "epochs=1", "batch_size=16", "monitor=null"]
@@ -35,9 +22,12 @@ def test_the_command_trains_probes_and_goes_on_where_it_stopped(tmp_path, capsys
     arguments += ["--splits", "train/test"]
     assert main(arguments) == 0
     printed = capsys.readouterr().out
-    found = json.loads((out / "claim.json").read_text())
-    assert set(found["scores"]) == {"jigsaw", ALL, FLOOR} and set(found["differences"]) == {"jigsaw", FLOOR}
+    found = read_claim(out / "claim_train-test.json")
+    assert list(found.arms) == ["jigsaw", ALL, FLOOR] and found.seeds == (0, 1)
+    assert all(len(values) == 2 and 0 <= min(values) <= max(values) <= 1 for values in found.arms.values())
+    assert {frozenset((d.arm, d.other)) for d in found.differences} == {frozenset((ALL, x)) for x in ("jigsaw", FLOOR)}
+    assert "smoke_ms2l, 1 epochs" in found.setting and found.command.endswith("--splits train/test")
     stamp = (out / "jigsaw_seed1" / "encoder" / "config.json").stat().st_mtime_ns
     assert main(arguments) == 0
     assert (out / "jigsaw_seed1" / "encoder" / "config.json").stat().st_mtime_ns == stamp
-    assert capsys.readouterr().out.endswith(printed[printed.index("| tasks") :])
+    assert capsys.readouterr().out.endswith(printed[printed.index("top-1 accuracy") :])

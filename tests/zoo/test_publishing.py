@@ -262,3 +262,22 @@ def test_check_cards_sees_each_kind_of_drift(run, tmp_path, monkeypatch):
 def test_published_cards_are_fresh(monkeypatch):
     monkeypatch.delenv("ZOO_CHECKPOINTS", raising=False)
     assert cards.check_cards() == []
+
+
+def test_measurements_of_the_same_weights_are_merged_and_of_others_refused():
+    from zoo.results import Metric, Result, merged
+
+    def row(split: str, value: float, seconds: float = 0.0) -> Result:
+        data = {"name": "toys", "fingerprint": "f", "samples": 4}
+        metric = Metric(value=value, low=value, high=value)
+        return Result(
+            protocol="logreg-v1", subject="encoder", train={**data, "split": "train"}, test={**data, "split": split},
+            classes=2, metrics={"top1": metric}, seconds=seconds,
+        )  # fmt: skip
+
+    first = Results(weights_sha256="a" * 64, rows=(row("test", 0.5, 1.0),))
+    second = Results(weights_sha256="a" * 64, rows=(row("test", 0.5, 2.0), row("test-leakfree", 0.4)))
+    found = merged([first, second])
+    assert [r.test.split for r in found.rows] == ["test", "test-leakfree"] and found.weights_sha256 == "a" * 64
+    with pytest.raises(ConfigError, match="different weights"):
+        merged([first, Results(weights_sha256="b" * 64)])
