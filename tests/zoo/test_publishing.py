@@ -265,7 +265,7 @@ def test_published_cards_are_fresh(monkeypatch):
 
 
 def test_measurements_of_the_same_weights_are_merged_and_of_others_refused():
-    from zoo.results import Metric, Result, merged
+    from zoo.results import Metric, Result, Results, merged
 
     def row(split: str, value: float, seconds: float = 0.0) -> Result:
         data = {"name": "toys", "fingerprint": "f", "samples": 4}
