@@ -68,7 +68,7 @@ def run_command(line: str, monkeypatch) -> None:
             training.__main__.parser().parse_intermixed_args(words[3:])
             return
     if words[:3] == ["python", "-m", "training"]:
-        tiny = [*TINY[:1], "batch_size=64"] if words[3].endswith(".yaml") else TINY
+        tiny = [*TINY[:1], "batch_size=64", "data.limit=300"] if words[3].endswith(".yaml") else TINY
         assert training.__main__.main([*words[3:], *tiny]) == 0, line
     elif words[:3] == ["python", "-m", "evaluation"]:
         assert evaluation.__main__.main(words[3:]) == 0, line

@@ -7,7 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from zoo import catalog
-from zoo.cards import comparisons, duration_text, interval_text, metric_name, render_card, self_supervised
+from zoo.cards import (
+    comparisons,
+    duration_text,
+    interval_text,
+    metric_name,
+    protocol_name,
+    render_card,
+    self_supervised,
+)
+from zoo.claims import Claim
 from zoo.config import CheckpointConfig
 from zoo.publishing import disk_errors
 from zoo.results import Results
@@ -73,6 +82,7 @@ def _entry(name: str, config: CheckpointConfig, results: Results | None) -> dict
         "warnings": sorted({warning for row in rows for warning in row.warnings}),
         "pictures": _pictures(catalog.find(name)),
         "rows": _rows(results),
+        "claims": [_claim(claim) for claim in (results.claims if results else ())],
         "tables": {
             "Network": _plain(network.arguments),
             "Preprocessing": _plain(config.input.model_dump()),
@@ -115,12 +125,22 @@ def _charts(results: Results | None) -> list[dict[str, Any]]:
 def _rows(results: Results | None) -> list[dict[str, str]]:
     return [
         {
-            "what": f"{row.test.name}, {row.protocol}, {row.subject}",
+            "what": f"{row.test.name}, {protocol_name(row)}, {row.subject}",
             "value": "; ".join(f"{metric_name(key)} {interval_text(value)}" for key, value in row.metrics.items()),
             "command": row.command if row.subject == "encoder" else "",
         }
         for row in (results.rows if results else ())
     ]
+
+
+def _claim(claim: Claim) -> dict[str, Any]:
+    """A claim as its title, what was measured, and one line per arm and per difference."""
+    seeds = f"{len(claim.seeds)} seed" + ("s" if len(claim.seeds) > 1 else "")
+    facts = {name: f"{100 * sum(values) / len(values):.1f} % (mean of {seeds})" for name, values in claim.arms.items()}
+    for d in claim.differences:
+        interval = "one seed" if d.low is None or d.high is None else f"[{100 * d.low:+.1f}, {100 * d.high:+.1f}]"
+        facts[f"{d.arm} − {d.other}"] = f"{100 * d.mean:+.1f} points {interval}"
+    return {"title": claim.title, "note": f"{claim.measure}. {claim.setting}", "facts": facts, "command": claim.command}
 
 
 def _training(config: CheckpointConfig) -> dict[str, str]:

@@ -11,6 +11,7 @@ import pytest
 from tests.zoo.checkpoints import record, results_for, write_small
 from tests.zoo.test_verification import command
 from zoo import catalog
+from zoo.claims import Claim, compare
 from zoo.config import DatasetRecord, Method
 from zoo.site import write_site
 
@@ -25,7 +26,13 @@ def page(tmp_path_factory):
     for name, title in (("simclr_small_toys", "SimCLR"), ("clsa_small_toys", "CLSA")):
         method = Method(name=title.lower(), title=title, paper="A paper")
         config = write_small(root / name, name=name, method=method)
-        write_small(root / name, name=name, method=method, results=results_for(config))
+        results = results_for(config)
+        if title == "CLSA":
+            arms = {"plain": (0.5, 0.52), "ddm": (0.56, 0.58)}
+            facts = {"title": "Stronger views help", "measure": "top-1", "setting": "8 epochs", "command": "python x"}
+            claim = Claim(seeds=(0, 1), arms=arms, differences=compare(arms), code_commit="c0ffee", **facts)
+            results = results.model_copy(update={"claims": (claim,)})
+        write_small(root / name, name=name, method=method, results=results)
     data = DatasetRecord(name="<script>alert(1)</script>", split="train", samples=3, fingerprint="x", licence="a & b")
     write_small(root / "odd_small_set", name="odd_small_set", training=record(dataset=data, hardware="{{ 1 }}" * 40))
     with pytest.MonkeyPatch.context() as patch:
@@ -38,6 +45,7 @@ def test_every_checkpoint_with_its_numbers(page):
     assert re.findall(r'<article id="(\w+)"', text) == ["clsa_small_toys", "odd_small_set", "simclr_small_toys"]
     assert text.count("81.2 %") >= 4 and "40.6 %" in text and "only 50 test samples" in text
     assert "zoo.load(&#34;simclr_small_toys&#34;)" in text and "Not measured yet" in text
+    assert "Claim: Stronger views help" in text and "57.0 % (mean of 2 seeds)" in text and "+6.0 points" in text
     assert sorted(path.name for path in (page.parent / "cards").iterdir()) == [
         "clsa_small_toys.md", "odd_small_set.md", "simclr_small_toys.md",
     ]  # fmt: skip
