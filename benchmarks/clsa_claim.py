@@ -76,18 +76,18 @@ def main(arguments: list[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     recipe = read_recipe(options.recipe, options.overrides)
-    scores: dict[str, list[float]] = {name: [] for name in options.arms}
     options.out.mkdir(parents=True, exist_ok=True)
-    for seed in options.seeds:
-        for name in options.arms:
-            run = options.out / f"{name}_seed{seed}"
-            if not (run / "encoder" / "config.json").exists():
-                written = options.out / f"{name}_seed{seed}.yaml"
-                written.write_text(yaml.safe_dump(arm(recipe, name, seed), sort_keys=False))
-                if status := train([str(written), "--run", str(run)]):
-                    return status
-            scores[name].append(accuracy(run, options.held_out))
-            print(f"{name}, seed {seed}: {100 * scores[name][-1]:.2f} %", flush=True)
+    runs = {(name, seed): options.out / f"{name}_seed{seed}" for seed in options.seeds for name in options.arms}
+    for (name, seed), run in runs.items():
+        if not (run / "encoder" / "config.json").exists():
+            written = options.out / f"{name}_seed{seed}.yaml"
+            written.write_text(yaml.safe_dump(arm(recipe, name, seed), sort_keys=False))
+            if status := train([str(written), "--run", str(run)]):
+                return status
+    scores: dict[str, list[float]] = {name: [] for name in options.arms}
+    for (name, seed), run in runs.items():
+        scores[name].append(accuracy(run, options.held_out))
+        print(f"{name}, seed {seed}: {100 * scores[name][-1]:.2f} %", flush=True)
     part = "held-out training samples" if options.held_out else "the test split"
     claim = Claim(
         title="Strong views through DDM, beside MoCo v2 and strong views used naively",
