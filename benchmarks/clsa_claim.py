@@ -28,6 +28,7 @@ from training.recipe import Recipe, read_recipe
 from training.run import code_commit, hardware
 from zoo.claims import Claim, compare
 from zoo.data import open_dataset
+from zoo.errors import ConfigError, ZooError
 from zoo.loading import load
 
 ARMS = ("moco", "naive", "clsa")
@@ -75,7 +76,13 @@ def main(arguments: list[str] | None = None) -> int:
         "--held-out", action="store_true", help="judge on held-out training samples: choose settings so"
     )
     options = parser.parse_args(arguments)
-    recipe = read_recipe(options.recipe, options.overrides)
+    try:
+        recipe = read_recipe(options.recipe, options.overrides)
+        if recipe.method["name"] != "clsa":
+            raise ConfigError(f"{options.recipe} trains {recipe.method['name']}; the claim takes a recipe of clsa")
+    except ZooError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     options.out.mkdir(parents=True, exist_ok=True)
     runs = {(name, seed): options.out / f"{name}_seed{seed}" for seed in options.seeds for name in options.arms}
     for (name, seed), run in runs.items():

@@ -136,8 +136,12 @@ CASES: dict[str, Case] = {
     "simclr_batch_norm": Case("simclr", {"head": "official", "out_dim": 6}, partial(images, 2)),
     "moco": Case("moco", MOMENTUM, moco_views),
     "moco_symmetric": Case("moco", {**MOMENTUM, "symmetric": True, "head": "official"}, moco_views),
+    "moco_plus": Case(
+        "moco", {**MOMENTUM, "symmetric": True, "final_momentum": 1.0, "negatives": "batch_and_queue"}, moco_views
+    ),
     "moco_shared_batch_norm": Case("moco", {**MOMENTUM, "bn_groups": 1}, moco_views),
     "clsa": Case("clsa", MOMENTUM, clsa_views),
+    "clsa_queue": Case("clsa", {**MOMENTUM, "negatives": "queue", "ddm_weak_temperature": 0.1}, clsa_views),
     "clsa_naive": Case("clsa", {**MOMENTUM, "strong_loss": "contrastive", "negatives": "queue"}, clsa_views),
     "conrec": Case("conrec", {"out_dim": 6}, conrec_views, encoder=tiny_unet),
     "conrec_simclr": Case(

@@ -356,7 +356,7 @@ def test_presets_are_the_published_settings():
     assert {name: config.blur_p for name, config in PRESETS.items()} == {
         "cifar": 0, "imagenet": 0.5, "moco": 0.5, "moco_cifar": 0
     }  # fmt: skip
-    assert PRESETS["moco"].crop_scale == (0.2, 1.0)
+    assert PRESETS["moco"].crop_scale == (0.2, 1.0) and PRESETS["moco"].interpolation == "bilinear"
 
 
 @pytest.mark.parametrize(

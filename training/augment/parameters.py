@@ -90,7 +90,7 @@ _MOCO = {"crop_scale": (0.2, 1.0), "brightness": 0.4, "contrast": 0.4, "saturati
 PRESETS: dict[str, ImageAugmentConfig] = {
     "cifar": ImageAugmentConfig(strength=0.5, blur_p=0.0),
     "imagenet": ImageAugmentConfig(),
-    "moco": ImageAugmentConfig(**_MOCO),
+    "moco": ImageAugmentConfig(**_MOCO, interpolation="bilinear"),
     "moco_cifar": ImageAugmentConfig(**_MOCO, blur_p=0.0),
 }
 
