@@ -34,6 +34,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--out", "--run", dest="run", metavar="DIR", help="run folder (default: runs/NAME)")
     made.add_argument("--fresh", action="store_true", help="delete the run folder first")
     made.add_argument("--minutes", type=float, help="stop after this long with the state saved")
+    made.add_argument("--export", action="store_true", help="do not train on: write the encoder of the last state")
     made.add_argument("--device", help="cpu, cuda, cuda:1 (default: the accelerator if there is one)")
     made.add_argument(
         "--plan", action="store_true", help="print parameters, FLOPs, memory, steps and time; do not train"
@@ -95,6 +96,16 @@ def train(recipe: Recipe, options: argparse.Namespace, device: torch.device) -> 
     with ConsoleReport() as report:
         trainer = Trainer(recipe, folder, device, report=report if distributed.is_main() else None)
         resumed = trainer.resume()
+        if options.export:
+            if not resumed:
+                raise TrainingError(f"--export: {folder.path} holds no state yet; train first, without --export")
+            if distributed.is_main():
+                folder.close()
+                path = export_encoder(trainer)
+                draw_pictures(trainer)
+                done = f"step {trainer.step} of {trainer.total_steps}"
+                report.say(f"{done}: zoo.load('local-dir:{path}'); the same command without --export trains on")
+            return 0
         if distributed.is_main():
             report.say(f"{'continuing' if resumed else 'training'} {recipe.name} in {folder.path}, {device}")
             report.start(recipe.name, trainer.step, trainer.total_steps)

@@ -285,6 +285,29 @@ def test_a_run_ends_in_an_encoder_and_pictures(tmp_path, arm):
     assert drawn == ({"masks.png", "reconstructions.png"} if arm == "conrec" else set())
 
 
+def test_a_stopped_run_can_be_exported_as_it_stands(tmp_path, capsys):
+    import zoo
+
+    run = tmp_path / "run"
+    command = [
+        "smoke_conrec",
+        "data=synthetic:shapes?n=120",
+        "epochs=2",
+        "encoder.width=8",
+        "batch_size=16",
+        "monitor=null",
+    ]
+    command += ["--run", str(run), "--device", "cpu"]
+    assert main([*command, "--export"]) == 1
+    assert "holds no state yet; train first" in capsys.readouterr().err
+    assert main([*command, "--minutes", "0"]) == 1 and not (run / "encoder").exists()
+    assert main([*command, "--export"]) == 0
+    trained = zoo.load(f"local-dir:{run / 'encoder'}").config.training
+    assert trained.steps == 1 and trained.epochs < 1 and trained.recipe["epochs"] == 2
+    assert main(command) == 0
+    assert zoo.load(f"local-dir:{run / 'encoder'}").config.training.epochs == 2
+
+
 def test_every_recipe_builds():
     names = [name for name in available_recipes() if "conrec" in name]
     assert names
