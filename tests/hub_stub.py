@@ -33,6 +33,8 @@ class Hub:
         self.faults: dict[str, str] = {}
         self.requests: list[tuple[str, str]] = []
         self.commit = COMMIT
+        #: earlier commit -> the folder that it holds
+        self.older: dict[str, Path] = {}
         hub = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -55,14 +57,20 @@ class Hub:
         """Serve one request, or commit the fault that is set for its file."""
         self.requests.append((handler.command, handler.path))
         parts = handler.path.lstrip("/").split("/")
-        name, path = parts[-1], self.folder / parts[-1]
+        revision = parts[3] if len(parts) > 3 else ""
+        commit = revision if revision in self.older else self.commit
+        name, path = parts[-1], self.older.get(revision, self.folder) / parts[-1]
         fault = self.faults.get(name) or self.faults.get("*")
         if "/".join(parts[:2]) != REPO:
             fault = "no-repository"
-        elif parts[3] not in ("main", self.commit):
+        elif parts[3] not in ("main", self.commit, *self.older):
             fault = "no-revision"
         elif not path.is_file():
             fault = "404"
+        if fault == "silent":
+            threading.Event().wait(0.4)
+            handler.close_connection = True
+            return
         if fault in STATUS:
             self._refuse(handler, *STATUS[fault])
             return
@@ -71,7 +79,7 @@ class Hub:
         if fault == "tampered":
             content = content[:-1] + bytes([content[-1] ^ 1])
         handler.send_response(200)
-        for key, value in {"ETag": f'"{etag}"', "X-Repo-Commit": self.commit, "Content-Length": len(content)}.items():
+        for key, value in {"ETag": f'"{etag}"', "X-Repo-Commit": commit, "Content-Length": len(content)}.items():
             handler.send_header(key, str(value))
         handler.end_headers()
         if body:

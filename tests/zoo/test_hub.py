@@ -104,6 +104,34 @@ def test_faults(hub, load, file, fault, fix):
     assert load().config is not None, "a failed download must not spoil the next one"
 
 
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
+def test_a_hub_that_does_not_answer(hub, load, file, monkeypatch):
+    from huggingface_hub import constants
+
+    for name in ("HF_HUB_DOWNLOAD_TIMEOUT", "HF_HUB_ETAG_TIMEOUT"):
+        monkeypatch.setattr(constants, name, 0.2)
+    hub.faults[file] = "silent"
+    with pytest.raises(HubError, match=r"cannot be reached|try again"):
+        load()
+
+
+def test_a_branch_that_moves_between_the_two_files(hub, load, expected, tmp_path):
+    """The weights come from the commit of config.json although main is elsewhere by then."""
+    old = hub.folder
+    answer = hub.answer
+
+    def move(handler, body):
+        answer(handler, body)
+        if body and handler.path.endswith("config.json"):
+            hub.older[hub.commit], hub.folder, hub.commit = old, tmp_path / "newer", "2e" * 20
+
+    write_small(tmp_path / "newer", seed=1)
+    hub.answer = move
+    assert same_weights(load(), expected)
+    hub.answer = answer
+    assert not same_weights(load(), expected), "the next load of the branch takes the new commit"
+
+
 def test_unknown_repository_and_revision(hub, load):
     with pytest.raises(HubError, match="no such repository"):
         load("hf-hub:zoo-tests/other")
