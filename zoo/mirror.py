@@ -10,7 +10,7 @@ from pathlib import Path
 from zoo import catalog
 from zoo.bundle import checkpoint_files
 from zoo.config import CheckpointConfig
-from zoo.publishing import disk_errors, replace_folder, write_synced
+from zoo.publishing import check_replaceable, disk_errors, replace_folder, write_synced
 
 INDEX = "index.json"
 
@@ -63,6 +63,7 @@ def _listed(out: Path) -> dict[str, object]:
 
 
 def _write(folder: Path, content: dict[str, bytes]) -> None:
+    check_replaceable(folder)
     with disk_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))

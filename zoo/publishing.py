@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -30,6 +31,8 @@ from zoo.reference import Reference, check_reference, make_reference, parse_refe
 from zoo.results import Results, read_results
 from zoo.weights import NETWORK_KEY, network_digest
 
+#: What a checkpoint folder holds; anything else in one was put there by a person.
+_OWN = re.compile(r"config\.json|results\.json|reference\.json|README\.md|[\w.-]+\.safetensors|\.eval_results")
 _FLOATS = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
@@ -235,6 +238,7 @@ def _write_folder(
     folder: Path, config: str, file: str, content: bytes, results: Results | None, reference: Reference | None = None
 ) -> None:
     with disk_errors(folder):
+        check_replaceable(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(folder)
         fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
@@ -265,6 +269,25 @@ def _check_loads(fresh: Path, folder: Path, config: str, reference: Reference | 
     except (CheckpointError, ConfigError) as error:
         message = str(error).replace(str(fresh), str(folder))
         raise type(error)(f"not written, because it would not load: {message}") from None
+
+
+def check_replaceable(folder: Path) -> None:
+    """Refuse to replace a folder that holds anything but a checkpoint: someone may have given the wrong path.
+
+    Raises:
+        CheckpointError: names what is in the way.
+    """
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder} is a file; give the path of a folder")
+    foreign = sorted(entry.name for entry in folder.iterdir() if not _OWN.fullmatch(entry.name))
+    if foreign:
+        more = " and more" if len(foreign) > 1 else ""
+        raise CheckpointError(
+            f"{folder} holds {foreign[0]!r}{more}, which is no part of a checkpoint; it is not replaced: "
+            "move that away, or choose another folder"
+        )
 
 
 def _remove_leftovers(path: Path) -> None:

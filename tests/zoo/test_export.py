@@ -81,11 +81,18 @@ def test_timm(plain, tmp_path):
     assert tuple(data["mean"]) == (0.5, 0.4, 0.3) and tuple(data["input_size"]) == (3, 16, 16)
 
 
-def test_timm_folder_is_replaced_whole(plain, tmp_path):
-    (tmp_path / "net").mkdir()
-    (tmp_path / "net" / "old").write_text("")
-    export(zoo.load(plain), tmp_path / "net", "timm")
-    assert sorted(p.name for p in (tmp_path / "net").iterdir()) == ["config.json", "model.safetensors"]
+def test_an_older_export_is_replaced_and_nothing_else(plain, tmp_path):
+    encoder = zoo.load(plain)
+    for _ in range(2):
+        export(encoder, tmp_path / "net", "timm")
+        assert sorted(p.name for p in (tmp_path / "net").iterdir()) == ["config.json", "model.safetensors"]
+    (tmp_path / "net" / "thesis.tex").write_text("years of work")
+    with pytest.raises(CheckpointError, match=r"thesis\.tex"):
+        export(encoder, tmp_path / "net", "timm")
+    with pytest.raises(ConfigError, match="give a file"):
+        export(encoder, tmp_path, "torch-export")
+    assert (tmp_path / "net" / "thesis.tex").read_text() == "years of work"
+    assert [p.name for p in tmp_path.iterdir()] == ["net"]
 
 
 def test_what_a_format_cannot_hold(address, tmp_path):

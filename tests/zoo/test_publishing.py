@@ -148,6 +148,22 @@ def test_tied_weights_that_the_architecture_does_not_tie(tmp_path):
         write_small(tmp_path / "c", encoder=encoder)
 
 
+def test_a_folder_of_other_things_is_not_replaced(tmp_path):
+    """`--out ~` must not cost anyone their home."""
+    (tmp_path / "home" / "photos").mkdir(parents=True)
+    (tmp_path / "home" / "config.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"'photos'.*not replaced"):
+        write_small(tmp_path / "home")
+    assert sorted(os.listdir(tmp_path / "home")) == ["config.json", "photos"]
+    (tmp_path / "file").write_text("text")
+    with pytest.raises(CheckpointError, match="is a file"):
+        write_small(tmp_path / "file")
+    assert sorted(os.listdir(tmp_path)) == ["file", "home"]
+    write_small(tmp_path / "empty" / "c")
+    (tmp_path / "void").mkdir()
+    write_small(tmp_path / "void")
+
+
 @pytest.fixture
 def run(tmp_path):
     write_small(tmp_path / "run" / "encoder", name="simclr_unnamed_run")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -16,9 +15,11 @@ from torch import Tensor, nn
 from zoo.architectures.image import ImageEncoder
 from zoo.encoder import Encoder
 from zoo.errors import CheckpointError, ConfigError, UnknownNameError, nearest
+from zoo.publishing import check_replaceable, replace_folder
 
 #: Largest difference of an exported feature, relative to the largest feature: float32 sums in another order.
 TOLERANCE = 1e-4
+SUFFIXES = {"onnx": ".onnx", "torch-export": ".pt2"}
 
 
 def export(encoder: Encoder, out: str | Path, format: str) -> float:
@@ -44,6 +45,10 @@ def export(encoder: Encoder, out: str | Path, format: str) -> float:
     if encoder.modality != "image" or encoder.config is None:
         raise ConfigError(f"{encoder.name}: only published image encoders can be exported, not {encoder.modality}s")
     out = Path(out)
+    if format == "timm":
+        check_replaceable(out)
+    elif out.is_dir():
+        raise ConfigError(f"{out} is a folder; give a file, such as {out / encoder.name}{SUFFIXES[format]}")
     write, run = FORMATS[format]
     encoder = encoder.cpu().eval()
     example = torch.rand(3, 3, *encoder.input.size, generator=torch.Generator().manual_seed(0))
@@ -53,9 +58,10 @@ def export(encoder: Encoder, out: str | Path, format: str) -> float:
             made = Path(folder) / out.name
             write(encoder, made, example[:2])
             worst = _difference(encoder, run(made), example)
-            if out.is_dir():
-                shutil.rmtree(out)
-            made.replace(out)
+            if made.is_dir():
+                replace_folder(made, out)
+            else:
+                made.replace(out)
     except OSError as error:
         raise CheckpointError(f"{out} could not be written: {error.strerror or error}") from error
     return worst
