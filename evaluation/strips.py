@@ -28,8 +28,8 @@ def motion_strips(
 ) -> Figure | None:
     """Test sequences drawn at random: input, input with the end hidden, and the hidden end as read from the features.
 
-    The encoder sees the first 70 % of a sequence; a ridge regression, fitted on training sequences, reads each hidden
-    frame's joints from the frozen encoder's features of that frame.
+    The encoder sees the first 70 % of a sequence; a ridge regression, fitted on training sequences, reads from the
+    frozen encoder's features of each hidden frame how far the joints have moved since the last seen one.
 
     Args:
         encoder: of skeletons. train, test: splits whose sequences fit it.
@@ -50,19 +50,19 @@ def motion_strips(
     if not known or not asked:
         return None
     readout = _Readout.fit(known)
-    guesses = [readout.predict(end.features) for end in asked]
+    guesses = [readout.predict(end) for end in asked]
     error = _mean_error(guesses, asked)
-    still = _mean_error([np.repeat(e.frames[e.seen - 1 : e.seen], len(e.frames) - e.seen, 0) for e in asked], asked)
+    still = _mean_error([np.repeat(end.last, len(end.frames) - end.seen, axis=0) for end in asked], asked)
     graph = layout(encoder.input.layout)
     with style():
         picture = _strips(asked[:sequences], guesses[:sequences], graph, columns, test.class_names)
     caption = (
         f"{min(sequences, len(asked))} {test.split} sequences drawn at random (seed {seed}), {columns} frames of each "
         "as the encoder's preprocessing gives them, seen from the front; the person's left is blue, the right orange. "
-        f"Masked: the encoder sees the first {1 - HIDDEN:.0%}. Predicted: a linear readout of the frozen features, "
-        f"fitted on {len(known)} training sequences (the truth in grey). Mean distance of a hidden joint from the "
-        f"truth over {len(asked)} test sequences: {error:.3f}; of the last seen pose held still: {still:.3f} "
-        "(in units of the preprocessed coordinates)."
+        f"Masked: the encoder sees the first {1 - HIDDEN:.0%}. Predicted: the last seen pose plus its motion since, a "
+        f"linear readout of the frozen features, fitted on {len(known)} training sequences (the truth in grey). "
+        f"Mean distance of a hidden joint from the truth over {len(asked)} test sequences: {error:.3f}; of the last seen "
+        f"pose held still: {still:.3f} (in units of the preprocessed coordinates)."
     )
     return Figure("skeleton_strips", picture, caption, "Rows of stick figures: input, masked input, predicted end.")
 
@@ -75,6 +75,11 @@ class _End:
     seen: int
     features: np.ndarray
     label: int | None
+
+    @property
+    def last(self) -> np.ndarray:
+        """The last seen pose, `(1, V, 3)`."""
+        return self.frames[self.seen - 1 : self.seen]
 
 
 def _hidden_ends(encoder: Encoder, dataset: Dataset, rows: np.ndarray) -> list[_End]:
@@ -97,7 +102,7 @@ def _hidden_ends(encoder: Encoder, dataset: Dataset, rows: np.ndarray) -> list[_
 
 @dataclass(frozen=True)
 class _Readout:
-    """Ridge regression from standardised features to coordinates."""
+    """Ridge regression from standardised features to motion since the last seen pose."""
 
     mean: np.ndarray
     scale: np.ndarray
@@ -109,15 +114,16 @@ class _Readout:
         from sklearn.linear_model import Ridge
 
         x = np.concatenate([end.features for end in ends])
-        y = np.concatenate([end.frames[end.seen :].reshape(len(end.features), -1) for end in ends])
+        y = np.concatenate([(end.frames[end.seen :] - end.last).reshape(len(end.features), -1) for end in ends])
         if not np.isfinite(x).all():
             raise DataError("features hold NaN or infinite values")
         mean, scale = x.mean(axis=0), np.maximum(x.std(axis=0), 1e-6)
-        return cls(mean, scale, Ridge(alpha=10.0).fit((x - mean) / scale, y), ends[0].frames.shape[1])
+        return cls(mean, scale, Ridge(alpha=100.0).fit((x - mean) / scale, y), ends[0].frames.shape[1])
 
-    def predict(self, features: np.ndarray) -> np.ndarray:
-        """`(n, D)` -> `(n, V, 3)`."""
-        return self.model.predict((features - self.mean) / self.scale).reshape(len(features), self.joints, 3)
+    def predict(self, end: _End) -> np.ndarray:
+        """The hidden frames `(T - seen, V, 3)`."""
+        moved = self.model.predict((end.features - self.mean) / self.scale)
+        return end.last + moved.reshape(len(end.features), self.joints, 3)
 
 
 def _mean_error(guesses: list[np.ndarray], ends: list[_End]) -> float:
