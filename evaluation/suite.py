@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ from zoo.config import Strict, first_problem
 from zoo.data import open_dataset
 from zoo.data.base import Dataset
 from zoo.data.folder import folder_splits, open_folder
+from zoo.data.splits import duplicates
 from zoo.data.store import data_root
 from zoo.encoder import Encoder
 from zoo.errors import ConfigError, DataError, UnknownNameError, nearest
@@ -150,10 +151,11 @@ def run_suite(
         try:
             train, validation, test = open_entry(entry, root, download)
             chosen = _settings(train, validation) | (settings or {})
-            found[entry.name] = evaluate(
+            done = evaluate(
                 encoder, train, test, validation=validation, headline=entry.metric, settings=chosen,
                 protocols=suite.protocols if protocols is None else protocols, progress=where, **options,
             )  # fmt: skip
+            found[entry.name] = _with_copies(done)
         except DataError as error:
             skipped.append(Skipped(dataset=entry.name, title=entry.title, reason=str(error)))
     return SuiteRun(name, suite, found, tuple(skipped))
@@ -231,6 +233,16 @@ def _settings(train: Dataset, validation: Dataset | None) -> dict[str, dict[str,
     labels = {amount: amount * (samples if amount < 1 else classes) for amount in AMOUNTS}
     amounts = tuple(a for a, n in labels.items() if n <= FEW and (a >= 1 or n >= classes))
     return {"few_label": {"amounts": amounts}} | ({"knn": {"k_grid": SMALL_GRID}} if small else {})
+
+
+def _with_copies(found: Evaluation) -> Evaluation:
+    """A warning on every row where test samples are exact copies of training samples."""
+    copies = len(duplicates(found.train_data, found.test_data))
+    if not copies:
+        return found
+    text = f"{copies} of {len(found.test_data)} test samples are exact copies of training samples"
+    rows = tuple(row.model_copy(update={"warnings": (*row.warnings, text)}) for row in found.rows)
+    return replace(found, rows=rows)
 
 
 def _prefixed(progress: Progress, name: str) -> Progress:

@@ -107,6 +107,13 @@ def test_a_folder_of_ones_own_joins_the_suite(root, tmp_path):
     assert headlines(found.rows)[0].outcome == "alone"
 
 
+def test_copies_of_training_images_in_the_test_split_are_said_beside_every_number(tmp_path):
+    make_folder(tmp_path / "dtd", per_class=3)
+    (tmp_path / "dtd" / "test" / "cat" / "0.png").write_bytes((tmp_path / "dtd/train/cat/2.png").read_bytes())
+    found = run_suite(small_encoder(), "downstream", tmp_path, protocols=["knn"], floors=False, precision="fp32")
+    assert "1 of 6 test samples are exact copies of training samples" in found.rows[0].warnings
+
+
 def test_a_broken_image_skips_its_dataset_and_nothing_else(root, tmp_path):
     make_folder(tmp_path / "cifar10", per_class=3)
     make_folder(tmp_path / "dtd", per_class=3)
