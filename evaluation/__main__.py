@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from evaluation import Evaluation, evaluate, limited
-from evaluation.protocol import PROTOCOLS
+from evaluation.protocol import PROTOCOLS, SIMCLR_TRANSFER
 from evaluation.suite import read_suite, run_suite, suite_names
 from zoo.data import available_splits, open_dataset
 from zoo.data.base import Dataset
@@ -45,6 +45,11 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--k", type=int, nargs="+", help="fix the grid of k instead of the protocol's")
     made.add_argument("--labels", type=float, nargs="+", help="few_label: shares of each class, or numbers per class")
+    made.add_argument(
+        "--simclr-finetune",
+        action="store_true",
+        help="finetune: SimCLR's 20,000 steps, batch 256 and grid of 56 settings",
+    )
     made.add_argument("--no-floors", action="store_true", help="leave out the untrained encoder and the raw input")
     made.add_argument("--limit", type=int, help="at most this many samples a split, stratified")
     made.add_argument("--seed", type=int, default=0)
@@ -148,6 +153,8 @@ def _settings(options: argparse.Namespace) -> dict[str, dict[str, object]]:
         changes["knn"] = {"k_grid": tuple(options.k)}
     if options.labels:
         changes["few_label"] = {"amounts": tuple(options.labels)}
+    if options.simclr_finetune:
+        changes["finetune"] = SIMCLR_TRANSFER
     return changes
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from evaluation import evaluate
+from evaluation.__main__ import _settings, parser
 from evaluation.finetune import FineTuner, _trainable
 from evaluation.protocol import SIMCLR_FEW_LABELS, SIMCLR_TRANSFER, FineTuneV1, describe, protocol
 from evaluation.training_inputs import RATIO, Images, crop_boxes, stored_side
@@ -115,6 +116,8 @@ def test_the_papers_grids_and_the_text_of_the_protocol():
     assert paper.lr_grid[0] == pytest.approx(1e-4) and paper.lr_grid[-1] == pytest.approx(0.1)
     assert protocol("finetune", **SIMCLR_FEW_LABELS).lr_grid == (0.05 * 4096 / 256,)
     assert "B.8.1" in describe("finetune-v1")
+    options = parser().parse_args(["x", "y", "--protocol", "finetune", "--simclr-finetune"])
+    assert protocol("finetune", **_settings(options)["finetune"]) == paper
 
 
 def test_evaluate_runs_it_beside_the_untrained_network(tmp_path, colours):
