@@ -107,12 +107,15 @@ def verdict(run: SuiteRun) -> str:
         return f"No dataset of the suite is here: {len(run.skipped)} were skipped."
     lines_ = [line for found in run.found.values() for line in headlines(found.rows)]
     outcomes = [line.outcome for line in lines_]
-    text = (
-        f"Measured on {len(run.found)} of {len(run.found) + len(run.skipped)} datasets. By the metric of the field the "
-        f"encoder beats the better floor in {outcomes.count('above')} of {len(outcomes)} comparisons (intervals do not "
-        f"overlap), is not clearly different in {outcomes.count('overlap')} and worse in {outcomes.count('below')}"
-    )
     alone = outcomes.count("alone")
+    text = f"Measured on {len(run.found)} of {len(run.found) + len(run.skipped)} datasets"
+    if alone == len(outcomes):
+        return f"{text}, with no floor beside the encoder."
+    text += (
+        f". By the metric of the field the encoder beats the better floor in {outcomes.count('above')} of "
+        f"{len(outcomes)} comparisons (intervals do not overlap), is not clearly different in "
+        f"{outcomes.count('overlap')} and worse in {outcomes.count('below')}"
+    )
     return text + (f"; {alone} have no floor beside them." if alone else ".")
 
 
