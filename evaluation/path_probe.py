@@ -66,8 +66,10 @@ class PathProbe:
             if best is None or right.sum() > best_right.sum():
                 best, best_right = solution, right
             lost, won = int((best_right & ~right).sum()), int((right & ~best_right).sum())
-            # A sign test on the samples where the two differ.
-            hopeless = hopeless + 1 if lost - won > 2 * np.sqrt(lost + won) else 0
+            # A sign test on the samples where the two differ. While the fit is hardly better than guessing, accuracy
+            # may fall and rise again (class means at tiny C, then nothing yet): only past that can it be hopeless.
+            fitted = solution.loss < 0.5 * np.log(len(np.unique(train.labels)))
+            hopeless = hopeless + 1 if fitted and lost - won > 2 * np.sqrt(lost + won) else 0
             if hopeless == self.settings.patience:
                 break
         assert best is not None

@@ -38,7 +38,8 @@ class LogRegPathV1(Strict):
     C (scikit-learn's: it multiplies the sum of losses) is chosen from `c_grid` on the official validation split, or
     on a stratified `held_out` part of the training split; then the chosen C is fitted on all of both. The smallest
     best C wins. Values follow each other from small to large; once `patience` in a row are hopeless (their held-out
-    accuracy more than two standard errors of the paired difference below the best) the rest are skipped.
+    accuracy more than two standard errors of the paired difference below the best, at a loss below half that of
+    guessing) the rest are skipped.
     Optimiser: preconditioned L-BFGS (evaluation.logistic_path), to within `tol` of the least loss.
     """
 

@@ -93,6 +93,13 @@ def test_hopeless_values_are_skipped_without_changing_the_choice():
     assert some.chosen["tried"] < len(grid)
 
 
+def test_a_dip_at_tiny_c_ends_nothing():
+    """Raw features of tiny variance: many values of C pass before anything is fitted."""
+    part, test = (Features(1e-3 * each.features, each.labels) for each in (TRAIN, TEST))
+    outcome = PathProbe(TransferV1(patience=1)).run(part, test)
+    assert outcome.chosen["tried"] > 25 and (outcome.predicted == test.labels).mean() > 0.7
+
+
 def test_an_official_validation_part_is_what_the_choice_is_made_on():
     # Labels of the validation part are shuffled, so that no C does well on it; its accuracy must show that.
     held = np.arange(300, 400)
