@@ -89,7 +89,9 @@ def write(folder: Path, recipe: str, scores: Scores, arguments: list[str]) -> li
     splits = list(next(iter(next(iter(scores.values())).values())))
     claims = []
     for split in splits:
-        arms = {arm: tuple(by_seed[seed][split] for seed in by_seed) for arm, by_seed in scores.items()}
+        # The floor first and all three tasks last, so that differences read as what the rest gains.
+        order = sorted(scores, key=lambda arm: (arm == ALL, arm != FLOOR))
+        arms = {arm: tuple(by_seed[split] for by_seed in scores[arm].values()) for arm in order}
         seeds = tuple(next(iter(scores.values())))
         claim = Claim(
             title="MS²L's three tasks against one and two of them" if len(arms) > 2 else "several training seeds",

@@ -61,8 +61,8 @@ def motion_strips(
         "as the encoder's preprocessing gives them, seen from the front; the person's left is blue, the right orange. "
         f"Masked: the encoder sees the first {1 - HIDDEN:.0%}. Predicted: the last seen pose plus its motion since, a "
         f"linear readout of the frozen features, fitted on {len(known)} training sequences (the truth in grey). "
-        f"Mean distance of a hidden joint from the truth over {len(asked)} test sequences: {error:.3f}; of the last seen "
-        f"pose held still: {still:.3f} (in units of the preprocessed coordinates)."
+        f"Mean distance of a hidden joint from the truth over {len(asked)} test sequences: {error:.3f}; of the last "
+        f"seen pose held still: {still:.3f} (in units of the preprocessed coordinates)."
     )
     return Figure("skeleton_strips", picture, caption, "Rows of stick figures: input, masked input, predicted end.")
 

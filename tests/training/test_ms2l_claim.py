@@ -23,7 +23,7 @@ def test_the_command_trains_probes_and_goes_on_where_it_stopped(tmp_path, capsys
     assert main(arguments) == 0
     printed = capsys.readouterr().out
     found = read_claim(out / "claim_train-test.json")
-    assert list(found.arms) == ["jigsaw", ALL, FLOOR] and found.seeds == (0, 1)
+    assert list(found.arms) == [FLOOR, "jigsaw", ALL] and found.seeds == (0, 1)
     assert all(len(values) == 2 and 0 <= min(values) <= max(values) <= 1 for values in found.arms.values())
     assert {frozenset((d.arm, d.other)) for d in found.differences} == {frozenset((ALL, x)) for x in ("jigsaw", FLOOR)}
     assert "smoke_ms2l, 1 epochs" in found.setting and found.command.endswith("--splits train/test")
