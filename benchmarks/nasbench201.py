@@ -1,12 +1,13 @@
 """Label-free scores against the 200-epoch truth of NAS-Bench-201 (Dong, Yang, 2020, arXiv 2001.00326).
 
-    python benchmarks/nasbench201.py score --images data/cifar10     # resumable: kill it, run it again
-    python benchmarks/nasbench201.py report                          # the tables of RECORDS.md
+    python benchmarks/nasbench201.py zero     # scores of untrained networks, as large as the benchmark's own; resumable
+    python benchmarks/nasbench201.py short    # scores of short trainings of small networks; resumable
+    python benchmarks/nasbench201.py report   # the tables of RECORDS.md
 
-`score` knows cells, images and (for the control alone) labels, not the table's accuracies, with one exception that is
+The scores know cells, images and (for the control alone) labels, not the table's accuracies, with one exception that is
 stated: to see how a score orders good cells, `--top` more cells are drawn from the best tenth of the table; they are
-reported apart. `report` reads the table. Combinations: `all parts` is the mean rank of every label-free part, fixed
-beforehand; `chosen` is the best subset of parts on one half of the random cells, tested on the other half, both ways.
+reported apart. `report` reads the table. `synflow + naswot` and `all parts` are mean ranks of label-free parts;
+`chosen` is the subset of parts that ranks one half of the random cells best, tested on the other half, both ways.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from zoo.data.cache import pixel_view
 
 ROOT = Path(__file__).parents[1]
 TABLE = ROOT / "data" / "nasbench201.csv"
-SCORES = ROOT / "benchmarks" / "results" / "nasbench201_scores.jsonl"
+RESULTS = ROOT / "benchmarks" / "results"
 TASKS = ("cifar10", "cifar100", "ImageNet16-120")
 SIDE, PAIRS, STEPS, UNSEEN, TEMPERATURE, SEED = 16, 64, 60, 8, 0.2, 0
 #: The parts of the label-free score, in the order in which they are computed.
@@ -75,7 +76,9 @@ def batches(images: str) -> dict[str, torch.Tensor]:
         views.append(torch.stack([augment(batch, generator) for _ in range(2)]))
     labels = torch.from_numpy(np.asarray(dataset.labels)[chosen].reshape(-1, PAIRS)).long()
     stacked = torch.stack(views)
+    plain = torch.from_numpy(np.ascontiguousarray(pixels[rows[chosen[:PAIRS]]])).permute(0, 3, 1, 2).float() / 255
     return {
+        "plain": (plain - plain.mean((0, 2, 3), keepdim=True)) / plain.std((0, 2, 3), keepdim=True),
         "views": stacked[:STEPS],
         "labels": labels[:STEPS],
         "unseen": stacked[STEPS:],
@@ -83,33 +86,38 @@ def batches(images: str) -> dict[str, torch.Tensor]:
     }
 
 
-def network(cell: str):
-    """The cell's network at 8 channels, one cell per stage, 16 px: the same initial random state for all cells."""
+def network(cell: str, width: int, depth: int, side: int):
+    """The cell's network from the same initial random state for all cells."""
     torch.manual_seed(SEED)
-    architecture = Architecture(family="cell_network", arguments={"genotype": cell, "width": 8, "depth": 1})
-    encoder = build(architecture, ImageInput(size=(SIDE, SIDE)))
+    architecture = Architecture(family="cell_network", arguments={"genotype": cell, "width": width, "depth": depth})
+    encoder = build(architecture, ImageInput(size=(side, side)))
     encoder.strict_input = False
     return encoder
 
 
-def score_cell(cell: str, data: dict[str, torch.Tensor], labelled: bool) -> dict[str, float]:
-    """All parts for one cell, and what each took in seconds of this process."""
+def score_zero(cell: str, data: dict[str, torch.Tensor]) -> dict[str, float]:
+    """The network of the benchmark, 16 channels and 5 cells per stage at 32 px, untrained."""
+    started = time.process_time()
+    fresh = network(cell, 16, 5, 32)
     edges = parse_genotype(cell).edges
-    found: dict[str, float] = {"parameters": 9 * edges.count("nor_conv_3x3") + edges.count("nor_conv_1x1")}
+    found = {
+        "parameters": 9 * edges.count("nor_conv_3x3") + edges.count("nor_conv_1x1"),
+        "synflow": synflow(fresh, (32, 32)),
+        "naswot": naswot(fresh, data["plain"]),
+        "contrastive_gradient": contrastive_gradient(network(cell, 8, 1, SIDE), data["views"][0], TEMPERATURE),
+    }
+    return found | {"zero_s": time.process_time() - started}
+
+
+def score_short(cell: str, data: dict[str, torch.Tensor]) -> dict[str, float]:
+    """8 channels, one cell per stage, 16 px, trained for `STEPS` steps: contrastively, and with labels as a control."""
     started = time.process_time()
-    fresh = network(cell)
-    found["synflow"] = synflow(fresh, (SIDE, SIDE))
-    found["naswot"] = naswot(fresh, data["views"][0, 0])
-    found["contrastive_gradient"] = contrastive_gradient(fresh, data["views"][0], TEMPERATURE)
-    found["zero_cost_s"] = time.process_time() - started
-    started = time.process_time()
-    short = short_contrastive(network(cell), data["views"], data["unseen"], TEMPERATURE)
-    found |= {f"ssl_{k}": v for k, v in short.items()}
-    found["ssl_s"] = time.process_time() - started
-    if labelled:
-        control = short_supervised(network(cell), data["views"], data["labels"], data["unseen"], data["unseen_labels"])
-        found |= {f"label_{k}": v for k, v in control.items()}
-    return found
+    short = short_contrastive(network(cell, 8, 1, SIDE), data["views"], data["unseen"], TEMPERATURE)
+    short["s"] = time.process_time() - started
+    control = short_supervised(
+        network(cell, 8, 1, SIDE), data["views"], data["labels"], data["unseen"], data["unseen_labels"]
+    )
+    return {f"ssl_{k}": v for k, v in short.items()} | {f"label_{k}": v for k, v in control.items()}
 
 
 def read_scores(path: Path) -> list[dict]:
@@ -124,14 +132,14 @@ def score(options: argparse.Namespace) -> None:
     """Append one record per cell that has none yet."""
     cells, truth = read_table()
     wanted = draw(cells, truth, options.random, options.top)[options.part :: options.parts]
-    path = Path(options.scores)
-    path = path.with_name(f"{path.stem}_{options.part}{path.suffix}") if options.parts > 1 else path
+    path = Path(options.results) / f"nasbench201_{options.what}.jsonl"
     done = {r["cell"] for r in read_scores(path)}
     data = batches(options.images)
+    compute = {"zero": score_zero, "short": score_short}[options.what]
     for number, (cell, group) in enumerate(wanted):
         if cell in done:
             continue
-        found = score_cell(cell, data, labelled=not options.no_labels)
+        found = compute(cell, data)
         record = {"cell": cell, "group": group} | {k: float(f"{v:.6g}") for k, v in found.items()}
         with open(path, "a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
@@ -160,37 +168,42 @@ def chosen_across(table: dict[str, np.ndarray], truth: np.ndarray, half: np.ndar
 
 
 def report(options: argparse.Namespace) -> None:
-    """Print Markdown tables: overall and within the best tenth, for the three data sets."""
+    """Print Markdown tables: of the whole table's cells and of its best tenth, for the three data sets."""
     cells, accuracies = read_table()
     truth_of = dict(zip(cells, accuracies, strict=True))
-    records = read_scores(Path(options.scores))
+    zero, short = (read_scores(Path(options.results) / f"nasbench201_{what}.jsonl") for what in ("zero", "short"))
+    trained = {r["cell"]: r for r in short}
+    both = [{**r, **trained[r["cell"]]} for r in zero if r["cell"] in trained]
     for group, title in (("random", "random cells of the whole table"), ("top", "cells of the best tenth, CIFAR-10")):
-        rows = [r for r in records if r["group"] == group]
-        if len(rows) < 10:
-            continue
-        truth = np.array([truth_of[r["cell"]] for r in rows])
-        names = [k for k in rows[0] if k not in ("cell", "group") and not k.endswith("_s")]
-        table = {k: _finite(np.array([r[k] for r in rows], float)) for k in names if all(k in r for r in rows)}
-        lines = [*names, "all parts"]
+        for records, kind in ((zero, "untrained networks"), (both, "with short trainings")):
+            rows = [r for r in records if r["group"] == group]
+            if len(rows) >= 10:
+                print(f"\n### {len(rows)} {title}: {kind}\n")
+                _table(
+                    rows, np.array([truth_of[r["cell"]] for r in rows]), choose=group == "random" and records is both
+                )
+    zero_s, ssl_s = np.mean([r["zero_s"] for r in zero]), np.mean([r["ssl_s"] for r in both])
+    print(f"\nProcessor time a cell: untrained {zero_s:.1f} s, short contrastive training {ssl_s:.1f} s.")
+
+
+def _table(rows: list[dict], truth: np.ndarray, choose: bool) -> None:
+    """One line per score."""
+    names = [k for k in rows[0] if k not in ("cell", "group") and not k.endswith("_s")]
+    table = {k: _finite(np.array([r[k] for r in rows], float)) for k in names}
+    table["synflow + naswot"] = combined(table, ("synflow", "naswot"))
+    chosen = []
+    if set(PARTS) <= set(table):
         table["all parts"] = combined(table, PARTS)
-        chosen = None
-        if group == "random":
+        if choose:
             half = np.random.default_rng(SEED + 2).permutation(len(rows)) % 2 == 1
             table["chosen"], chosen = chosen_across(table, truth[:, 0], half)
-            lines.append("chosen")
-        print(f"\n{len(rows)} {title}\n\n| score | C10 rho | C10 tau | C100 rho | ImageNet16-120 rho |")
-        print("|---|---|---|---|---|")
-        for name in [n for n in lines if n in table]:
-            c10, c100, im = (rank_correlation(table[name], truth[:, t]) for t in range(3))
-            cell = "{0[0]:.2f} [{0[1]:.2f}, {0[2]:.2f}]".format
-            print(
-                f"| {name} | {cell(c10.spearman)} | {cell(c10.kendall)} | {cell(c100.spearman)} | {cell(im.spearman)} |"
-            )
-        if chosen:
-            print("\nchosen on one half, tested on the other: " + "; ".join(" + ".join(c) for c in chosen))
-    cost = [r["zero_cost_s"] for r in records], [r["ssl_s"] for r in records]
-    zero, short = (float(np.mean(c)) for c in cost)
-    print(f"\nprocessor time a cell: zero-cost {zero:.2f} s, short contrastive training {short:.1f} s")
+    print("| score | C10 rho | C10 tau | C100 rho | ImageNet16-120 rho |\n|---|---|---|---|---|")
+    for name, score in table.items():
+        c10, c100, im = (rank_correlation(score, truth[:, t]) for t in range(3))
+        cell = "{0[0]:.2f} [{0[1]:.2f}, {0[2]:.2f}]".format
+        print(f"| {name} | {cell(c10.spearman)} | {cell(c10.kendall)} | {cell(c100.spearman)} | {cell(im.spearman)} |")
+    if chosen:
+        print("\nChosen on one half, tested on the other: " + "; ".join(" + ".join(c) for c in chosen) + ".")
 
 
 def _finite(values: np.ndarray) -> np.ndarray:
@@ -201,17 +214,16 @@ def _finite(values: np.ndarray) -> np.ndarray:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["score", "report"])
-    parser.add_argument("--scores", default=str(SCORES))
+    parser.add_argument("what", choices=["zero", "short", "report"])
+    parser.add_argument("--results", default=str(RESULTS), help="folder of the scores")
     parser.add_argument("--images", default=str(ROOT / "data" / "cifar10"))
     parser.add_argument("--random", type=int, default=120)
     parser.add_argument("--top", type=int, default=40)
-    parser.add_argument("--no-labels", action="store_true", help="leave the label-driven control out")
     parser.add_argument("--part", type=int, default=0, help="this process's share, 0-based")
     parser.add_argument("--parts", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    {"score": score, "report": report}[options.what](options)
+    (report if options.what == "report" else score)(options)
 
 
 if __name__ == "__main__":

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import kendalltau, spearmanr
+from scipy.stats import rankdata
 
 from zoo.errors import InputError
+
+Estimate = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -15,8 +17,8 @@ class RankCorrelation:
     """`spearman` and `kendall` (tau-b), each (value, low, high): 95 % percentile bootstrap over items."""
 
     items: int
-    spearman: tuple[float, float, float]
-    kendall: tuple[float, float, float]
+    spearman: Estimate
+    kendall: Estimate
 
 
 def rank_correlation(score: np.ndarray, truth: np.ndarray, resamples: int = 1000, seed: int = 0) -> RankCorrelation:
@@ -33,23 +35,40 @@ def rank_correlation(score: np.ndarray, truth: np.ndarray, resamples: int = 1000
         raise InputError(f"rank_correlation takes two equal lists of at least 3, got {score.shape} and {truth.shape}")
     if np.isnan(score).any() or np.isnan(truth).any():
         raise InputError("rank_correlation: a score or truth is NaN; leave that item out or give it -inf")
-    generator = np.random.default_rng(seed)
-    rows = generator.integers(0, len(score), (resamples, len(score)))
-    found = {}
-    for name, measure in (("spearman", spearmanr), ("kendall", kendalltau)):
-        drawn = [_defined(measure(score[r], truth[r]).statistic) for r in rows]
-        low, high = np.percentile(drawn, [2.5, 97.5])
-        found[name] = (_defined(measure(score, truth).statistic), float(low), float(high))
-    return RankCorrelation(len(score), **found)
+    score, truth = rankdata(score), rankdata(truth)  # finite, and the same order
+    n = len(score)
+    rows = np.vstack([np.arange(n), np.random.default_rng(seed).integers(0, n, (resamples, n))])
+    return RankCorrelation(n, _estimate(_spearman(score[rows], truth[rows])), _estimate(_kendall(score, truth, rows)))
 
 
-def _defined(value: float) -> float:
+def _estimate(values: np.ndarray) -> Estimate:
+    """The first is of the items themselves, the others of resamples."""
+    low, high = np.percentile(values[1:], [2.5, 97.5]) if len(values) > 1 else (values[0], values[0])
+    return float(values[0]), float(low), float(high)
+
+
+def _spearman(score: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Of each row of `(resamples, n)`."""
+    a, b = (rankdata(x, axis=1) - (x.shape[1] + 1) / 2 for x in (score, truth))
+    return _ratio((a * b).sum(1), np.sqrt((a * a).sum(1) * (b * b).sum(1)))
+
+
+def _kendall(score: np.ndarray, truth: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """tau-b of each row of indices: agreeing minus disagreeing pairs over those that are no ties."""
+    a, b = (np.sign(x[:, None] - x[None, :]).astype(np.int8) for x in (score, truth))
+    out = np.empty(len(rows))
+    for i, r in enumerate(rows):
+        pairs = np.ix_(r, r)
+        s, t = a[pairs].astype(np.int32), b[pairs].astype(np.int32)
+        out[i] = _ratio((s * t).sum(), np.sqrt(float((s * s).sum()) * float((t * t).sum())))
+    return out
+
+
+def _ratio(above, below):
     """A constant score orders nothing: 0."""
-    return 0.0 if np.isnan(value) else float(value)
+    return np.divide(above, below, out=np.zeros_like(np.asarray(below, float)), where=np.asarray(below) > 0)
 
 
 def rank_of(score: np.ndarray) -> np.ndarray:
     """Ranks 0..1 with ties averaged, for combining scores of different scales."""
-    from scipy.stats import rankdata
-
     return (rankdata(score) - 1) / max(1, len(score) - 1)
