@@ -60,6 +60,9 @@ def test_all_stages_then_nothing_left_to_do(recipe, tmp_path, capsys):
     assert before == [
         (run / part).stat().st_mtime_ns for part in ("search/genotype.json", "pretrain/encoder/config.json")
     ]
+    assert main([*command, "stage=publish", "data.title=Toy shapes", "data.licence=CC0-1.0"]) == 0
+    told = read_config(run / "published" / "ssnas_cell_toys").training.dataset
+    assert (told.name, told.licence) == ("Toy shapes", "CC0-1.0")
     assert main([*command, "search.epochs=3"]) == 1
     assert "other settings" in capsys.readouterr().err
 

@@ -153,9 +153,12 @@ def publish_found(pipeline: Pipeline, folder: Path) -> Path:
     encoder = load(f"local-dir:{source}")
     config = encoder.config
     assert config is not None
-    record = config.training.model_copy(
-        update={"recipe": {"search": pipeline.search.dump(), "pretrain": config.training.recipe}}
+    told, dataset = pipeline.example().data, config.training.dataset  # title and licence may be told afterwards
+    dataset = dataset.model_copy(
+        update={"name": told.title or dataset.name, "licence": told.licence or dataset.licence}
     )
+    recipes = {"search": pipeline.search.dump(), "pretrain": config.training.recipe}
+    record = config.training.model_copy(update={"recipe": recipes, "dataset": dataset})
     write_checkpoint(
         encoder,
         folder / "encoder",
