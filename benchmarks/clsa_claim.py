@@ -27,6 +27,7 @@ from training.methods import method_class
 from training.recipe import Recipe, read_recipe
 from training.run import code_commit, hardware
 from zoo.claims import Claim, compare
+from zoo.config import read_config
 from zoo.data import open_dataset
 from zoo.errors import ConfigError, ZooError
 from zoo.loading import load
@@ -95,11 +96,12 @@ def main(arguments: list[str] | None = None) -> int:
     for (name, seed), run in runs.items():
         scores[name].append(accuracy(run, options.held_out))
         print(f"{name}, seed {seed}: {100 * scores[name][-1]:.2f} %", flush=True)
+    seen = read_config(next(iter(runs.values())) / "encoder").training.samples_seen
     part = "held-out training samples" if options.held_out else "the test split"
     claim = Claim(
         title="Strong views through DDM, beside MoCo v2 and strong views used naively",
         measure=f"top-1 accuracy on {part} of {recipe.data.dataset.rpartition('/')[2]}, logreg-v1",
-        setting=f"{recipe.encoder['model']}, {recipe.epochs} epochs, batch {recipe.batch_size}; {hardware()}",
+        setting=f"{recipe.encoder['model']}, {seen:,} samples seen, batch {recipe.batch_size}, {hardware()}",
         seeds=tuple(options.seeds),
         arms={TITLES[name]: tuple(values) for name, values in scores.items()},
         differences=compare({TITLES[name]: values for name, values in scores.items()}),
