@@ -44,6 +44,7 @@ def arm(recipe: Recipe, name: str, seed: int) -> dict:
         raw["method"] = raw["method"] | {"strong_loss": "contrastive"}
     if name == "moco":
         known = method_class("moco").Config.model_fields
+        raw["name"] = f"moco_{recipe.name.removeprefix('clsa_')}"
         raw["method"] = {"name": "moco"} | {key: value for key, value in raw["method"].items() if key in known}
     return raw
 

@@ -16,8 +16,8 @@ def test_arms_differ_in_the_strong_views_alone():
     recipe = read_recipe("clsa_resnet10t_cifar10")
     moco, naive, clsa = (parse_recipe(clsa_claim.arm(recipe, name, 3), name).dump() for name in clsa_claim.ARMS)
     assert moco["seed"] == 3
-    for other in (moco, naive):
-        assert {k for k in clsa if other[k] != clsa[k]} == {"method"}
+    assert {k for k in clsa if naive[k] != clsa[k]} == {"method"}
+    assert {k for k in clsa if moco[k] != clsa[k]} == {"method", "name"} and moco["name"] == "moco_resnet10t_cifar10"
     assert {k for k in clsa["method"] if naive["method"][k] != clsa["method"][k]} == {"strong_loss"}
     shared = moco["method"].keys() & clsa["method"].keys()
     assert {k for k in shared if moco["method"][k] != clsa["method"][k]} == {"name"}
