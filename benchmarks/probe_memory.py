@@ -39,7 +39,7 @@ def measure(rows: int, dims: int, classes: int, path: Path) -> float:
         table[start : start + 4096] = np.random.default_rng(start).random((len(part), dims), np.float32)
     table.flush()
     del table
-    features = np.load(path, mmap_mode="r")
+    features = np.load(path, mmap_mode="r", allow_pickle=False)
     test = Features(np.array(features[: 2 * classes]), labels[: 2 * classes])
     before, peak, done = anonymous(), 0, threading.Event()
 

@@ -25,7 +25,9 @@ def table() -> str:
         commands = (
             {(row.test, row.train, row.protocol, row.seed): row.command for row in results.rows} if results else {}
         )
-        trained = f"{config.training.epochs:g} epochs, {config.training.hardware}"
+        training = config.training
+        epochs = "epochs not stated" if training.epochs is None else f"{training.epochs:.3g} epochs"
+        trained = f"{epochs}, {training.hardware}"
         for line in comparisons(results):
             if line["metric"] != "top1" or not line["protocol"].startswith(PROTOCOLS):
                 continue

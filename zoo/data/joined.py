@@ -17,7 +17,7 @@ class Joined(Dataset):
     """The samples of `parts`, one part after the other; its split is called `"train+val"`.
 
     Raises:
-        DataError: no part, or parts of different modality, classes, or with and without labels.
+        DataError: no part, parts of different modality or classes, or a split twice.
     """
 
     def __init__(self, parts: Sequence[Dataset]) -> None:
@@ -27,15 +27,19 @@ class Joined(Dataset):
         for part in parts[1:]:
             if (part.modality, part.class_names) != (first.modality, first.class_names):
                 raise DataError(f"{first.name}/{first.split} and {part.name}/{part.split} do not have the same classes")
+        names = [part.split for part in parts]
+        if len(set(names)) < len(names):
+            raise DataError(f"{first.name}: the splits {' + '.join(names)} name one twice")
         self.parts, self.starts = list(parts), np.cumsum([0, *map(len, parts)])
         self.name, self.modality = first.name, first.modality
         self.class_names, self.licence = first.class_names, first.licence
-        self.split = "+".join(part.split for part in parts)
+        self.split = "+".join(names)
         labels = [part.labels for part in parts]
         self.labels = None if any(each is None for each in labels) else np.concatenate(labels)
         self.keys = [f"{part.split}/{key}" for part in parts for key in part.keys]
 
     def sample(self, index: int) -> Any:
+        index = range(len(self))[index]  # the last sample is -1, as in any sequence
         part = int(np.searchsorted(self.starts, index, side="right")) - 1
         return self.parts[part].sample(index - int(self.starts[part]))
 
