@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from evaluation.inputs import Features
 from evaluation.probe import LogisticProbe
 from evaluation.protocol import FewLabelV1
 from training.__main__ import main as train
+from zoo.claims import compare
 from zoo.data import open_dataset
 from zoo.encoder import Encoder
 from zoo.features import embed
@@ -99,16 +101,12 @@ def probe(encoder: Encoder, data: dict, options: argparse.Namespace) -> dict[str
 
 def differences(scores: dict, seeds: list[int]) -> dict[str, dict[str, dict[str, float]]]:
     """`"a - b"` -> fraction -> mean difference over seeds and its 95 % t-interval."""
-    from scipy import stats
-
     found: dict[str, dict[str, dict[str, float]]] = {}
-    arms = list(scores)
-    for a, b in [(arms[i], arms[j]) for i in range(len(arms)) for j in range(i + 1, len(arms))]:
+    for a, b in combinations(scores, 2):
         for fraction in map(str, FRACTIONS):
-            d = np.array([scores[a][str(s)][fraction] - scores[b][str(s)][fraction] for s in seeds])
-            half = stats.t.ppf(0.975, len(d) - 1) * d.std(ddof=1) / np.sqrt(len(d)) if len(d) > 1 else float("nan")
-            entry = {"mean": float(d.mean()), "low": float(d.mean() - half), "high": float(d.mean() + half)}
-            found.setdefault(f"{a} - {b}", {})[fraction] = entry
+            (d,) = compare({arm: [scores[arm][str(s)][fraction] for s in seeds] for arm in (b, a)})
+            low, high = (float("nan") if side is None else side for side in (d.low, d.high))
+            found.setdefault(f"{a} - {b}", {})[fraction] = {"mean": d.mean, "low": low, "high": high}
     return found
 
 

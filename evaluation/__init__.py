@@ -136,10 +136,20 @@ def evaluate(
             if progress is not None:
                 progress(f"{setting.name} on {subject}", 0, 1)
             started = time.perf_counter()
+            shared = {
+                "protocol": setting.name,
+                "subject": subject,
+                "modality": train.modality,
+                "train": _record(train),
+                "test": _record(test),
+                "classes": len(np.unique(train.labels)),
+                "seed": seed,
+                "command": command,
+            }
             if isinstance(setting, FewLabelV1):
                 rows += [
                     row.model_copy(update={"headline": headline})
-                    for row in _few_label(setting, subject, train, test, parts, seed, command, limit)
+                    for row in _few_label(setting, shared, parts, seed, limit)
                 ]
                 continue
             if isinstance(setting, FineTuneV1):
@@ -149,20 +159,13 @@ def evaluate(
                 outcome = EVALUATORS[setting.name](setting, seed).run(*parts, held)
             rows.append(
                 Result(
-                    protocol=setting.name,
-                    subject=subject,
-                    modality=train.modality,
-                    train=_record(train),
-                    test=_record(test),
-                    classes=len(np.unique(train.labels)),
+                    **shared,
                     metrics=measured(outcome, parts[1].labels, seed),
                     headline=HEADLINES.get(setting.name, headline) if headline else None,
                     settings=setting.model_dump(mode="json", exclude={"name"}) | {"limit": limit},
                     chosen=outcome.chosen,
-                    seed=seed,
                     warnings=outcome.warnings,
                     seconds=round(time.perf_counter() - started, 2),
-                    command=command,
                 )
             )
             if subject == "encoder" and outcome.predicted is not None:
@@ -213,33 +216,23 @@ def _features(
 
 def _few_label(
     setting: FewLabelV1,
-    subject: str,
-    train: Dataset,
-    test: Dataset,
+    shared: dict[str, Any],
     parts: Sequence[Features],
     seed: int,
-    command: str,
     limit: int | None,
 ) -> list[Result]:
-    """One row per amount of labels."""
+    """One row per amount of labels; `shared`: the fields that do not depend on it."""
     rows, started = [], time.perf_counter()
-    shared = setting.model_dump(mode="json", exclude={"name", "amounts"}) | {"limit": limit}
+    fixed = setting.model_dump(mode="json", exclude={"name", "amounts"}) | {"limit": limit}
     for outcome in FewLabelProbe(setting, seed).outcomes(*parts):
         rows.append(
             Result(
-                protocol=setting.name,
-                subject=subject,
-                modality=train.modality,
-                train=_record(train),
-                test=_record(test),
-                classes=len(np.unique(train.labels)),
+                **shared,
                 metrics=metrics_over_draws(parts[1].labels, outcome.predicted, seed),
-                settings={"labels": outcome.title, **shared},
+                settings={"labels": outcome.title, **fixed},
                 chosen={"samples": outcome.labels},
-                seed=seed,
                 warnings=outcome.warnings,
                 seconds=round(time.perf_counter() - started, 2),
-                command=command,
             )
         )
         started = time.perf_counter()

@@ -16,6 +16,7 @@ from evaluation.protocol import PROTOCOLS, SIMCLR_TRANSFER
 from evaluation.suite import read_suite, run_suite, suite_names
 from zoo.data import available_splits, open_dataset
 from zoo.data.base import Dataset
+from zoo.encoder import Encoder
 from zoo.errors import DataError, UnknownNameError, ZooError
 from zoo.loading import load
 from zoo.results import Results
@@ -205,8 +206,8 @@ def write(found: Evaluation, encoder: str, folder: Path) -> Path:
     from zoo.data.store import replacing
 
     folder.mkdir(parents=True, exist_ok=True)
-    sha256 = weights_sha256(encoder)
-    results = Results(weights_sha256=sha256, rows=found.rows)
+    network = load(encoder)
+    results = Results(weights_sha256=_sha256(network), rows=found.rows)
     for name, text in (("results.json", results.to_json()), ("results.csv", as_csv(found))):
         with replacing(folder / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
@@ -220,8 +221,8 @@ def write(found: Evaluation, encoder: str, folder: Path) -> Path:
         ),
         embedding_map(found.test.features, found.test.labels, names),
         None if predicted is None else confusion(found.test.labels, predicted, names),
-        attention_masks(load(encoder), found.test_data),
-        motion_strips(load(encoder), found.train_data, found.test_data),
+        attention_masks(network, found.test_data),
+        motion_strips(network, found.train_data, found.test_data),
     ]  # fmt: skip
     title = f"{encoder} on {found.test_data.name}"
     return write_report(
@@ -231,8 +232,11 @@ def write(found: Evaluation, encoder: str, folder: Path) -> Path:
 
 def weights_sha256(encoder: str) -> str | None:
     """The hash in the checkpoint's config.json."""
-    config = load(encoder).config
-    return config.weights.sha256 if config is not None else None
+    return _sha256(load(encoder))
+
+
+def _sha256(network: Encoder) -> str | None:
+    return network.config.weights.sha256 if network.config is not None else None
 
 
 def as_csv(found: Evaluation) -> str:

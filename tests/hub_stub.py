@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from tests.serving import running
+
 COMMIT = "1f" * 20
 REPO = "zoo-tests/encoder"
 #: fault -> status and headers that the real hub sends with it
@@ -98,11 +100,5 @@ class Hub:
 def serve(folder: Path) -> Iterator[Hub]:
     """A running `Hub` that offers the files of `folder`."""
     hub = Hub(folder)
-    thread = threading.Thread(target=hub.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
+    with running(hub.server):
         yield hub
-    finally:
-        hub.server.shutdown()
-        hub.server.server_close()
-        thread.join()

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from tests.serving import running
+
 
 class StaticServer:
     """Serves `folder`. `faults` maps a file name to a fault, `requests` is what came in.
@@ -88,12 +90,8 @@ class StaticServer:
 def serve_folder(folder: Path) -> Iterator[StaticServer]:
     """A running `StaticServer`."""
     server = StaticServer(folder)
-    thread = threading.Thread(target=server.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.closing.set()
-        server.server.shutdown()
-        server.server.server_close()
-        thread.join()
+    with running(server.server):
+        try:
+            yield server
+        finally:
+            server.closing.set()  # before the shutdown, which waits for answers under way
