@@ -5,32 +5,25 @@
 A seed fixes initial weights and the order of the data for all three. Frozen features of the last epoch are probed by
 protocol logreg-v1: fitted on the whole train split, tested on the test split. With `--held-out` the test split is not
 touched: the probe is fitted on the part that was trained on and tested on the part that the recipe holds out, which is
-how settings are chosen. Differences are taken seed by seed; their 95 % intervals are of Student's t over seeds. Killed,
-the same command goes on. Writes OUT/claim.json, which `zoo publish --claim` takes, and prints the table.
+how settings are chosen. Killed, the same command goes on. Writes OUT/claim.json and prints the table.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import shlex
 import sys
-from pathlib import Path
 
 import numpy as np
-import yaml
 
-from evaluation import evaluate
-from training.__main__ import main as train
+from benchmarks import claims
+from evaluation.probe import LogisticProbe
 from training.batches import TrainingData
 from training.methods import method_class
-from training.recipe import Recipe, read_recipe
-from training.run import code_commit, hardware
-from zoo.claims import Claim, compare
-from zoo.config import read_config
+from training.recipe import Recipe, parse_recipe, read_recipe
+from zoo.config import Training
 from zoo.data import open_dataset
-from zoo.errors import ConfigError, ZooError
-from zoo.loading import load
+from zoo.encoder import Encoder
+from zoo.errors import ConfigError
 
 ARMS = ("moco", "naive", "clsa")
 #: How a table calls them.
@@ -49,69 +42,55 @@ def arm(recipe: Recipe, name: str, seed: int) -> dict:
     return raw
 
 
-def accuracy(run: Path, held_out: bool) -> float:
-    """Top-1 in 0..1 of the run's encoder, kept in a file beside it."""
-    path = run / ("held_out_top1.json" if held_out else "test_top1.json")
-    if not path.exists():
-        encoder = load(f"local-dir:{run / 'encoder'}")
-        recipe = read_recipe(str(run / "recipe.yaml"))
-        data = recipe.data
-        if held_out:
-            parts = TrainingData(recipe)
-            fit, judge = (parts.dataset.subset(np.sort(part)) for part in (parts.train, parts.held))
-        else:
-            fit, judge = (open_dataset(data.dataset, split, root=data.root) for split in (data.split, "test"))
-        found = evaluate(encoder, fit, judge, protocols=["logreg"], floors=False)
-        path.write_text(json.dumps(found.rows[0].metrics["top1"].value) + "\n")
-    return float(json.loads(path.read_text()))
+class Study(claims.Study):
+    """The three arms; they differ in the method's settings, so `arm` makes them and not overrides."""
 
+    module = "benchmarks.clsa_claim"
+    arms = dict.fromkeys(ARMS, ())
+    titles = TITLES
+    floor = False
 
-def main(arguments: list[str] | None = None) -> int:
-    """Train what is missing, probe, compare. Exit status as `python -m training`."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recipe")
-    parser.add_argument("overrides", nargs="*", metavar="key=value")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=ARMS)
-    parser.add_argument(
-        "--held-out", action="store_true", help="judge on held-out training samples: choose settings so"
-    )
-    options = parser.parse_args(arguments)
-    try:
+    def title(self, options: argparse.Namespace) -> str:
+        return "Strong views through DDM, beside MoCo v2 and strong views used naively"
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        about = "judge on held-out training samples: choose settings so"
+        parser.add_argument("--held-out", action="store_true", help=about)
+
+    def recipe(self, options: argparse.Namespace, name: str, seed: int) -> Recipe:
         recipe = read_recipe(options.recipe, options.overrides)
         if recipe.method["name"] != "clsa":
             raise ConfigError(f"{options.recipe} trains {recipe.method['name']}; the claim takes a recipe of clsa")
-    except ZooError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    options.out.mkdir(parents=True, exist_ok=True)
-    runs = {(name, seed): options.out / f"{name}_seed{seed}" for seed in options.seeds for name in options.arms}
-    for (name, seed), run in runs.items():
-        if not (run / "encoder" / "config.json").exists():
-            written = options.out / f"{name}_seed{seed}.yaml"
-            written.write_text(yaml.safe_dump(arm(recipe, name, seed), sort_keys=False))
-            if status := train([str(written), "--run", str(run)]):
-                return status
-    scores: dict[str, list[float]] = {name: [] for name in options.arms}
-    for (name, seed), run in runs.items():
-        scores[name].append(accuracy(run, options.held_out))
-        print(f"{name}, seed {seed}: {100 * scores[name][-1]:.2f} %", flush=True)
-    seen = read_config(next(iter(runs.values())) / "encoder").training.samples_seen
-    part = "held-out training samples" if options.held_out else "the test split"
-    claim = Claim(
-        title="Strong views through DDM, beside MoCo v2 and strong views used naively",
-        measure=f"top-1 accuracy on {part} of {recipe.data.dataset.rpartition('/')[2]}, logreg-v1",
-        setting=f"{recipe.encoder['model']}, {seen:,} samples seen, batch {recipe.batch_size}, {hardware()}",
-        seeds=tuple(options.seeds),
-        arms={TITLES[name]: tuple(values) for name, values in scores.items()},
-        differences=compare({TITLES[name]: values for name, values in scores.items()}),
-        command=shlex.join(["python", "-m", "benchmarks.clsa_claim", *(arguments or sys.argv[1:])]),
-        code_commit=code_commit(),
-    )
-    (options.out / "claim.json").write_text(claim.to_json())
-    print(claim.table())
-    return 0
+        return parse_recipe(arm(recipe, name, seed), options.recipe)
+
+    def cache(self, options: argparse.Namespace, floor: bool) -> str:
+        return "held_out_top1.json" if options.held_out else "test_top1.json"
+
+    def judge(self, encoder: Encoder, recipe: Recipe, options: argparse.Namespace) -> claims.Scores:
+        data = recipe.data
+        if options.held_out:
+            parts = TrainingData(recipe)
+            fit, test = (parts.dataset.subset(np.sort(part)) for part in (parts.train, parts.held))
+        else:
+            fit, test = (open_dataset(data.dataset, split, root=data.root) for split in (data.split, "test"))
+        train, judged = claims.features(encoder, fit), claims.features(encoder, test)
+        return {"top1": float((LogisticProbe().run(train, judged).predicted == judged.labels).mean())}
+
+    def heading(self, column: str) -> str:
+        return ""
+
+    def measure(self, column: str, recipe: Recipe, options: argparse.Namespace) -> str:
+        part = "held-out training samples" if options.held_out else "the test split"
+        return f"top-1 accuracy on {part} of {recipe.data.dataset.rpartition('/')[2]}, logreg-v1"
+
+    def setting(self, recipe: Recipe, training: Training, options: argparse.Namespace) -> str:
+        seen = f"{training.samples_seen:,} samples seen"
+        return f"{recipe.encoder['model']}, {seen}, batch {recipe.batch_size}, {training.hardware}"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status as `python -m training`."""
+    return claims.run(Study(), __doc__, arguments)
 
 
 if __name__ == "__main__":

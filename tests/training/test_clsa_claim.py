@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from benchmarks import clsa_claim
+from benchmarks import claims, clsa_claim
 from tests.training.test_clsa import run as clsa_run
 from training.methods import method_class
 from training.recipe import parse_recipe, read_recipe
@@ -53,10 +53,14 @@ def test_one_command_trains_judges_and_compares(recipe_file, tmp_path, capsys, m
     assert list(claim.arms) == list(clsa_claim.TITLES.values()) and len(claim.differences) == 3
     assert "held-out training samples" in claim.measure and "--held-out" in claim.command
     # Everything is there: the same command trains and measures nothing.
-    monkeypatch.setattr(clsa_claim, "train", None)
-    monkeypatch.setattr(clsa_claim, "evaluate", None)
+    monkeypatch.setattr(claims, "train", None)
+    monkeypatch.setattr(claims, "load", None)
     assert clsa_claim.main(command) == 0
     assert read_claim(tmp_path / "claim.json") == claim
+    # What the benchmark kept before it had this frame: a bare number.
+    (tmp_path / "moco_seed0" / "held_out_top1.json").write_text("0.25\n")
+    assert clsa_claim.main(command) == 0
+    assert read_claim(tmp_path / "claim.json").arms["MoCo v2"][0] == 0.25
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,16 @@
-"""The benchmark of ConRec's claim: arms share everything but what they are named for, and the interval is right."""
+"""The benchmark of ConRec's claim: arms share everything but what they are named for; one command, resumed."""
 
 from __future__ import annotations
 
+import json
+import re
+
 import pytest
 
-from benchmarks.conrec_claim import ARMS, FRACTIONS, differences, table
+from benchmarks import claims
+from benchmarks.conrec_claim import ARMS, FRACTIONS, main
 from training.recipe import read_recipe
+from zoo.claims import read_claim
 
 
 def test_arms_differ_in_pooling_decoder_and_corruption_only():
@@ -21,14 +26,50 @@ def test_arms_differ_in_pooling_decoder_and_corruption_only():
         assert differing == ({"pool"} if arm == "simclr" else set())
 
 
-def test_paired_differences():
-    a, b = [0.5, 0.6, 0.7], [0.4, 0.4, 0.7]
-    scores = {
-        arm: {str(s): {str(f): v for f in FRACTIONS} for s, v in enumerate(values)}
-        for arm, values in (("x", a), ("y", b))
-    }
-    found = differences(scores, [0, 1, 2])["x - y"]["1.0"]
-    # Mean 0.1, standard deviation 0.1, t(2, 0.975) = 4.3027.
-    assert found["mean"] == pytest.approx(0.1) and found["high"] - found["mean"] == pytest.approx(0.24841, abs=1e-4)
-    text = table({"scores": scores, "differences": {"x - y": {"1.0": found}}})
-    assert "| x | 60.0" in text and "+10.0 [-14.8, +34.8]" in text
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The command once, over two seeds, on drawn shapes."""
+    out = tmp_path_factory.mktemp("conrec_claim") / "claim"
+    command = ["conrec_unet16_rectangles", "data=synthetic:shapes?n=64&size=16", "input.size=[16,16]"]
+    command += ["encoder.width=8", "epochs=1", "batch_size=16", "monitor=null"]
+    command += ["--out", str(out), "--seeds", "0", "1", "--arms", "conrec", "simclr", "--draws", "2"]
+    assert main(command) == 0
+    return out, command
+
+
+def test_one_command_trains_judges_and_writes_claims_for_cards(finished, capsys):
+    out, command = finished
+    found = [read_claim(out / f"claim_{percent}pct_of_labels.json") for percent in (10, 25, 50, 100)]
+    for claim in found:
+        assert list(claim.arms) == [claims.FLOOR, "simclr", "conrec"] and claim.seeds == (0, 1)
+        pairs = [(d.arm, d.other) for d in claim.differences]
+        assert pairs == [("simclr", "untrained"), ("conrec", "untrained"), ("conrec", "simclr")]
+        assert claim.command.startswith("python -m benchmarks.conrec_claim conrec_unet16_rectangles")
+    assert "logreg-v1" in found[-1].measure and "few-label-v1, mean of 2 draws" in found[0].measure
+    # The same command again trains and judges nothing, and prints the same.
+    stamps = {path: path.stat().st_mtime_ns for path in out.glob("*_seed*/*.json")}
+    assert main(command) == 0
+    assert stamps == {path: path.stat().st_mtime_ns for path in out.glob("*_seed*/*.json")}
+    printed = capsys.readouterr().out
+    assert all(claim.table() in printed for claim in found)
+    assert "| | 10% of labels | 25% of labels | 50% of labels | 100% of labels |" in printed
+    mean = 100 * sum(found[1].arms["conrec"]) / 2
+    assert re.search(rf"\| conrec \| \S+ \| {mean:.1f} \|", printed)
+
+
+def test_scores_kept_by_the_code_before_are_taken_up(finished):
+    """Runs and caches begun with the benchmark as it was count: names and keys have not changed."""
+    out, command = finished
+    kept = json.loads((out / "conrec_seed0" / "few_label_train_test.json").read_text())
+    assert list(kept) == [str(fraction) for fraction in FRACTIONS]
+    floor = out / "conrec_seed1" / "untrained_train_test.json"
+    assert floor.exists() and not (out / "simclr_seed1" / floor.name).exists()
+    (out / "conrec_seed0" / "few_label_train_test.json").write_text(json.dumps(dict.fromkeys(kept, 0.125)))
+    assert main(command) == 0
+    assert read_claim(out / "claim_100pct_of_labels.json").arms["conrec"][0] == 0.125
+
+
+def test_a_wrong_override_is_one_line_and_trains_nothing(tmp_path, capsys):
+    out = tmp_path / "claim"
+    assert main(["conrec_unet16_rectangles", "epoch=1", "--out", str(out)]) == 2
+    assert "epochs" in capsys.readouterr().err and not out.exists()
