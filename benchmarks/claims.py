@@ -47,14 +47,12 @@ class Study:
         module: what `python -m` takes.
         arms: name -> `key=value` overrides of the recipe. titles: what tables call an arm.
         floor: also judge the untrained network of the last arm.
-        reference: only differences with this arm are shown; None shows all.
     """
 
     module: str
     arms: Mapping[str, Sequence[str]]
     titles: Mapping[str, str] = {}
     floor = True
-    reference: str | None = None
 
     def title(self, options: argparse.Namespace) -> str:
         """The claim in one sentence."""
@@ -74,6 +72,10 @@ class Study:
     def groups(self, options: argparse.Namespace) -> dict[str, list[str]]:
         """Name of a table ("" for the only one) -> its arms in order; a difference is a later minus an earlier one."""
         return {"": [*([FLOOR] if self.floor else []), *self.chosen(options)]}
+
+    def reference(self, group: str) -> str | None:
+        """The arm whose differences with the others are shown; None shows all differences."""
+        return None
 
     def cache(self, options: argparse.Namespace, floor: bool) -> str:
         """File beside a run for its scores, or for those of its untrained network."""
@@ -110,15 +112,16 @@ def run(study: Study, description: str, arguments: list[str] | None = None) -> i
     options = parser.parse_intermixed_args(given)
     arms = study.chosen(options)
     try:
-        recipes = {(arm, seed): study.recipe(options, arm, seed) for seed in options.seeds for arm in arms}
+        recipes = {(arm, seed): study.recipe(options, arm, seed) for seed in options.seeds for arm in study.arms}
     except ZooError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     options.out.mkdir(parents=True, exist_ok=True)
+    names = _shared({arm: recipes[arm, options.seeds[0]] for arm in study.arms})
     scores: dict[str, dict[int, Scores]] = {}
     for seed in options.seeds:
         for arm in arms:
-            folder = run_folder(options.out, arm, seed)
+            folder = run_folder(options.out, names[arm], seed)
             if not (folder / "encoder" / "config.json").exists():
                 written = options.out / f"{folder.name}.yaml"
                 write_text(written, yaml.safe_dump(recipes[arm, seed].dump(), sort_keys=False))
@@ -128,10 +131,10 @@ def run(study: Study, description: str, arguments: list[str] | None = None) -> i
             scores.setdefault(arm, {})[seed] = judged(study, folder, options)
             print(f"{arm}, seed {seed}: " + _in_words(study, scores[arm][seed]), flush=True)
         if study.floor:
-            folders = [run_folder(options.out, arm, seed) for arm in arms]
+            folders = [run_folder(options.out, names[arm], seed) for arm in arms]
             known = [folder for folder in folders if (folder / study.cache(options, True)).exists()]
             scores.setdefault(FLOOR, {})[seed] = judged(study, (known or folders)[-1], options, floor_seed=seed)
-        claims = write(study, recipes[arms[0], options.seeds[0]], scores, options, given)
+        claims = write(study, recipes[arms[0], options.seeds[0]], scores, names, options, given)
     for group, by_column in claims.items():
         print(f"\n{group}" if group else "")
         for claim in by_column.values():
@@ -158,20 +161,23 @@ def write(
     study: Study,
     recipe: Recipe,
     scores: Mapping[str, Mapping[int, Scores]],
+    names: Mapping[str, str],
     options: argparse.Namespace,
     arguments: Sequence[str],
 ) -> dict[str, dict[str, Claim]]:
-    """Claims by group and column, one file each."""
+    """Claims by group and column, one file each; `names`: arm -> the arm whose run it shares."""
     arms = study.chosen(options)
     seeds = tuple(scores[arms[0]])
-    trained = [read_config(run_folder(options.out, arm, seed) / "encoder").training for seed in seeds for arm in arms]
+    trained = [
+        read_config(run_folder(options.out, names[arm], seed) / "encoder").training for seed in seeds for arm in arms
+    ]
     commits = ", ".join(dict.fromkeys(training.code_commit for training in trained))
     claims: dict[str, dict[str, Claim]] = {}
     for group, members in study.groups(options).items():
         shown = {arm: study.titles.get(arm, arm) for arm in members}
         for column in scores[arms[0]][seeds[0]]:
             values = {shown[arm]: tuple(scores[arm][seed][column] for seed in seeds) for arm in members}
-            reference = shown.get(study.reference)
+            reference = shown.get(study.reference(group))
             claim = Claim(
                 title=study.title(options) + (f": {group}" if group else ""),
                 measure=study.measure(column, recipe, options),
@@ -212,6 +218,11 @@ def features(encoder: Encoder, dataset: Dataset) -> Features:
 def run_folder(out: Path, arm: str, seed: int) -> Path:
     """Where an arm trains."""
     return out / f"{slug(arm)}_seed{seed}"
+
+
+def _shared(recipes: Mapping[str, Recipe]) -> dict[str, str]:
+    """Arm -> the first arm with the same recipe, so that it is trained once whatever arms are asked for."""
+    return {arm: next(other for other in recipes if recipes[other] == recipe) for arm, recipe in recipes.items()}
 
 
 def slug(text: str) -> str:
