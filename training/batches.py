@@ -8,13 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from training.methods import method_class
 from zoo.data import open_dataset
 from zoo.data.base import Dataset
 from zoo.data.cache import pixel_view
 from zoo.data.sequence_store import SequenceStore, sequence_store
 from zoo.data.skeleton import facts_of
 from zoo.data.splits import held_out
-from zoo.errors import ConfigError, DataError
+from zoo.errors import DataError
 from zoo.skeleton_transforms import pad_sequences
 from zoo.transforms import transform_for
 
@@ -36,7 +37,8 @@ class TrainingData:
         labels = self.dataset.labels
         self.train, self.held = _parts(self.dataset, data)
         if data.limit is not None and data.limit < len(self.train):
-            part = labels[self.train] if labels is not None else len(self.train)
+            stratified = labels is not None and not searches(recipe)
+            part = labels[self.train] if stratified else len(self.train)
             _, chosen = held_out(part, data.limit / len(self.train), seed=0)
             self.train = self.train[chosen]
         if len(self.train) < recipe.batch_size:
@@ -54,6 +56,17 @@ class TrainingData:
     def rows(self, positions: np.ndarray) -> np.ndarray:
         """Positions in the dataset -> rows of `array`."""
         return self._rows[positions]
+
+    def labels_by_row(self, labels: np.ndarray) -> np.ndarray:
+        """Labels of the dataset's samples -> one for each row of `array`; -1 where a row is no sample of this split."""
+        out = np.full(len(self.array), -1, dtype=np.int64)
+        out[self._rows] = labels
+        return out
+
+
+def searches(recipe) -> bool:
+    """Whether the recipe's method draws from two halves, as a search does; it must not see labels in any guise."""
+    return bool(getattr(method_class(recipe.method["name"]), "halves", False))
 
 
 def _parts(dataset: Dataset, data) -> tuple[np.ndarray, np.ndarray]:
@@ -74,27 +87,25 @@ def _parts(dataset: Dataset, data) -> tuple[np.ndarray, np.ndarray]:
 
 
 def batches_for(array: np.ndarray | SequenceStore, device: torch.device, labels: np.ndarray | None = None) -> Batches:
-    """Batches of what `TrainingData.array` holds; `labels` `(N,)` join batches of skeletons.
+    """Batches of what `TrainingData.array` holds; `labels` `(N,)`, one for each row of the array, join them."""
+    return (SkeletonBatches if isinstance(array, SequenceStore) else Batches)(array, device, labels)
 
-    Raises:
-        ConfigError: labels for images, which no method takes.
-    """
-    if isinstance(array, SequenceStore):
-        return SkeletonBatches(array, device, labels)
-    if labels is not None:
-        raise ConfigError("this method trains with labels, which batches of images do not carry")
-    return Batches(array, device)
+
+def _as_tensor(labels: np.ndarray | None) -> Tensor | None:
+    return None if labels is None else torch.from_numpy(np.asarray(labels, dtype=np.int64))
 
 
 class Batches:
-    """Batches `{"images": uint8 (N, 3, H, W)}` on the device, channels last in memory.
+    """Batches `{"images": uint8 (N, 3, H, W)}` on the device, channels last in memory; with `labels`, also
+    `"labels": int64 (N,)`.
 
     The array lives on the accelerator when it fits; otherwise the next batch is read and pinned
     in a thread while the current one trains.
     """
 
-    def __init__(self, array: np.ndarray, device: torch.device) -> None:
+    def __init__(self, array: np.ndarray, device: torch.device, labels: np.ndarray | None = None) -> None:
         self.array, self.device = array, device
+        self.labels = _as_tensor(labels)
         self.resident: Tensor | None = None
         if device.type == "cuda":
             free, _ = torch.cuda.mem_get_info(device)
@@ -107,13 +118,18 @@ class Batches:
         """The samples at `rows` of the array."""
         if self.resident is not None:
             index = torch.from_numpy(rows).to(self.device, non_blocking=True)
-            return {"images": self.resident.index_select(0, index).permute(0, 3, 1, 2)}
+            return {"images": self.resident.index_select(0, index).permute(0, 3, 1, 2)} | self._labels(rows)
         if self._next is not None and self._next[0] == rows.tobytes():
             pixels = self._next[1].result()
         else:
             pixels = self._read(rows)
         self._next = None
-        return {"images": pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2)}
+        return {"images": pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2)} | self._labels(rows)
+
+    def _labels(self, rows: np.ndarray) -> dict[str, Tensor]:
+        if self.labels is None:
+            return {}
+        return {"labels": self.labels[torch.from_numpy(rows)].to(self.device, non_blocking=True)}
 
     def prefetch(self, rows: np.ndarray) -> None:
         """Start reading the samples that the next `get` will ask for."""
@@ -133,7 +149,7 @@ class SkeletonBatches(Batches):
 
     def __init__(self, store: SequenceStore, device: torch.device, labels: np.ndarray | None = None) -> None:
         self.store, self.device = store, device
-        self.labels = None if labels is None else torch.from_numpy(np.asarray(labels, dtype=np.int64))
+        self.labels = _as_tensor(labels)
         self.resident, self._next = None, None
         self._reader = ThreadPoolExecutor(1)
 
@@ -143,9 +159,7 @@ class SkeletonBatches(Batches):
         known = waiting is not None and waiting[0] == rows.tobytes()
         x, lengths = waiting[1].result() if known else self._read(rows)
         parts = {"skeletons": x, "lengths": lengths}
-        if self.labels is not None:
-            parts["labels"] = self.labels[torch.from_numpy(rows)]
-        return {name: part.to(self.device, non_blocking=True) for name, part in parts.items()}
+        return {name: part.to(self.device, non_blocking=True) for name, part in parts.items()} | self._labels(rows)
 
     def _read(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
         x, lengths = pad_sequences([self.store.sequence(row) for row in rows.tolist()])

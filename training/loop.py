@@ -55,15 +55,22 @@ def build_method(
         total_steps=total_steps,
         samples=samples,
         classes=classes,
+        seed=recipe.seed,
     )
     encoder = build(recipe.architecture(), recipe.input)
     method = method_class(recipe.method["name"])(encoder, recipe.method_config(), context)
     return method.to(device)
 
 
-def _uses_labels(method: nn.Module) -> bool:
-    """Labels reach a method only if it says so: self-supervision cannot see them by accident."""
-    return bool(getattr(method, "uses_labels", False))
+def _labels_for(method: nn.Module, data: TrainingData) -> np.ndarray | None:
+    """Labels reach a method only if it says so: self-supervision cannot see them by accident.
+
+    A method with `relabel(labels)` gets what that makes of them, as a control with meaningless labels does."""
+    if not getattr(method, "uses_labels", False):
+        return None
+    relabel = getattr(method, "relabel", None)
+    labels = data.dataset.labels
+    return data.labels_by_row(labels if relabel is None else relabel(labels))
 
 
 class Trainer:
@@ -87,7 +94,7 @@ class Trainer:
         labels = self.data.dataset.labels
         classes = None if labels is None else int(labels.max()) + 1
         self.method = build_method(recipe, device, len(self.data.train), self.total_steps, classes)
-        self.batches = batches_for(self.data.array, device, labels if _uses_labels(self.method) else None)
+        self.batches = batches_for(self.data.array, device, _labels_for(self.method, self.data))
         if self.world > 1:
             self.method = distributed.convert_batch_norm(self.method)
         if device.type == "cuda":

@@ -16,6 +16,7 @@ class Context:
     `image_size`: side in pixels of a view (0 for skeletons). `global_batch`: samples per step over
     all ranks. `total_steps`: optimizer steps of the whole run. `samples`: size of the training set.
     `classes`: number of classes of labelled training data, which only methods that ask for labels may use.
+    `seed`: of the run.
     """
 
     image_size: int
@@ -23,6 +24,7 @@ class Context:
     total_steps: int
     samples: int
     classes: int | None = None
+    seed: int = 0
 
 
 #: name -> class, or "module:class" which is imported on first use.

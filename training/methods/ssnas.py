@@ -11,17 +11,22 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from training import distributed
 from training.errors import TrainingError
+from training.losses import at_least_float32
 from training.methods import Context
 from training.methods.simclr import SimCLR
 from training.run import write_text
+from training.search.curvature import dominant_eigenvalue, rises
 from training.search.derive import derive, entropy, skips
 from training.search.drawing import draw_cell
+from training.search.perturbation import select_by_perturbation
 from training.search.supernet import Supernet
 from zoo.architectures.genotype import DartsGenotype, NB201Genotype, genotype_hash, parse_genotype, to_json
 from zoo.encoder import Encoder
@@ -44,13 +49,20 @@ class SSNAS(SimCLR):
     class Config(SimCLR.Config):
         """Beside SimCLR's settings:
 
-        `order`: 1, or 2 to differentiate through one step of w (DARTS section 2.3). `alpha_lr`, `alpha_betas`,
-        `alpha_weight_decay`: Adam of alpha. `alpha_delay`: fraction of the search in which alpha stands still.
-        `beta_regularisation`: final weight of the mean logsumexp of alpha over edges, which rises from 0 (beta-DARTS,
-        arXiv 2203.01665). `skip_cap`: most skip connections of the derived normal cell. `early_stop_skips`: end once
-        the normal cell, not capped, holds so many, and return the epoch before (DARTS+, arXiv 1909.06035).
+        `objective`: what moves w and alpha: NT-Xent, or, as controls, cross-entropy with the true labels or with
+        labels drawn at random once (RLNAS, arXiv 2101.11834); all else is the same. `order`: 1, or 2 to differentiate
+        through one step of w (DARTS section 2.3). `alpha_lr`, `alpha_betas`, `alpha_weight_decay`: Adam of alpha.
+        `alpha_delay`: fraction of the search in which alpha stands still. `beta_regularisation`: final weight of the
+        mean logsumexp of alpha over edges, which rises from 0 (beta-DARTS, arXiv 2203.01665). `skip_cap`: most skip
+        connections of the derived normal cell. `early_stop_skips`: end once the normal cell, not capped, holds so
+        many, and return the epoch before (DARTS+, arXiv 1909.06035). `early_stop_curvature`: end once the largest
+        eigenvalue of the Hessian by alpha, averaged over `curvature_window` epochs, exceeds so many times its mean
+        `curvature_window - 1` epochs earlier, and return that epoch (arXiv 1909.09656, which takes 1.3 and 5).
+        `selection`: by alpha, or by what an operation's removal costs on `selection_batches` batches of half B.
+        `pictures`: draw the cell after each epoch.
         """
 
+        objective: Literal["contrastive", "labels", "random_labels"] = "contrastive"
         order: Literal[1, 2] = 1
         alpha_lr: float = Field(default=3e-4, gt=0)
         alpha_betas: tuple[float, float] = (0.5, 0.999)
@@ -59,6 +71,11 @@ class SSNAS(SimCLR):
         beta_regularisation: float = Field(default=0.0, ge=0)
         skip_cap: int | None = Field(default=None, ge=0)
         early_stop_skips: int | None = Field(default=None, ge=1)
+        early_stop_curvature: float | None = Field(default=None, gt=1)
+        curvature_window: int = Field(default=5, ge=2)
+        selection: Literal["alpha", "perturbation"] = "alpha"
+        selection_batches: int = Field(default=4, ge=1)
+        pictures: bool = True
 
     encoder: Supernet
 
@@ -70,14 +87,30 @@ class SSNAS(SimCLR):
             )
         super().__init__(encoder, config, context)
         self.config: SSNAS.Config = config
-        self.total_steps = context.total_steps
+        self.total_steps, self.seed = context.total_steps, context.seed
+        self.uses_labels = config.objective != "contrastive"
+        if self.uses_labels:
+            if context.classes is None:
+                raise ConfigError(f"method.objective={config.objective} trains with labels, but the data has none")
+            self.classes = context.classes
+            self.head = nn.Linear(encoder.num_features, context.classes)
         for name in ("alpha_mean", "alpha_square"):
             self.register_buffer(name, torch.zeros_like(encoder.alpha))
         self.register_buffer("alpha_steps", torch.zeros((), dtype=torch.long))
         self.register_buffer("alpha_before", encoder.alpha.clone())
         self.register_buffer("stopped", torch.zeros((), dtype=torch.bool))
+        if config.early_stop_curvature is not None:
+            window = config.curvature_window
+            self.register_buffer("curvatures", torch.full((2 * window - 1,), torch.nan, dtype=torch.float64))
+            self.register_buffer("alphas", encoder.alpha.repeat(window, 1))
         self._trainer: Any = None
         self._views: dict[str, list[Tensor]] | None = None
+
+    def relabel(self, labels: np.ndarray) -> np.ndarray:
+        """Labels `(N,)` of the data -> those that the search sees: the same, or one of the classes at random each."""
+        if self.config.objective == "labels":
+            return labels
+        return np.random.default_rng(self.seed).integers(0, self.classes, len(labels))
 
     def attach(self, trainer: Any) -> None:
         """Called by the loop once: the optimizer of w, mixed precision and the run folder are the trainer's."""
@@ -98,9 +131,22 @@ class SSNAS(SimCLR):
     # -- one step ------------------------------------------------------------------------------
 
     def views(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, list[Tensor]]:
-        """Two views of each image of half A (the first half of the batch) and of half B."""
+        """Two views of each image of half A (the first half of the batch) and of half B; then, for an objective with
+        labels, those."""
         halves = zip("ab", batch["images"].chunk(2), strict=True)
-        return {name: super(SSNAS, self).views({"images": images}, generator) for name, images in halves}
+        views = {name: super(SSNAS, self).views({"images": images}, generator) for name, images in halves}
+        if self.uses_labels:
+            for name, labels in zip("ab", batch["labels"].chunk(2), strict=True):
+                views[name].append(labels)
+        return views
+
+    def objective(self, half: list[Tensor]) -> dict[str, Tensor]:
+        """`{"loss", "accuracy"}` of what `views` made of one half."""
+        if not self.uses_labels:
+            return super().loss(half)
+        *views, labels = half
+        logits, labels = at_least_float32(self.head(self.encoder(torch.cat(views)))), labels.repeat(len(views))
+        return {"loss": F.cross_entropy(logits, labels), "accuracy": (logits.argmax(1) == labels).float().mean()}
 
     def loss(self, views: dict[str, list[Tensor]]) -> dict[str, Tensor]:
         """`{"loss", "accuracy", "entropy"}` of half A under the alpha of this step."""
@@ -108,7 +154,7 @@ class SSNAS(SimCLR):
         logits, _ = self.encoder.space.split(self.encoder.alpha, self.encoder.edge_normalisation)
         p = torch.cat(list(logits.values())).softmax(dim=1)
         spread = -(p * p.log()).sum(1).mean() / torch.log(torch.tensor(float(p.shape[1])))
-        return {**super().loss(views["a"]), "entropy": spread}
+        return {**self.objective(views["a"]), "entropy": spread}
 
     forward = loss
 
@@ -129,11 +175,14 @@ class SSNAS(SimCLR):
             )
         self._adam(gradient)
 
-    def _alpha_gradient(self, views: list[Tensor], weights: list[Tensor] | None = None) -> list[Tensor]:
-        """Gradient of NT-Xent on `views` by alpha, or by alpha and `weights`."""
-        alpha = self.encoder.alpha.detach().clone().requires_grad_()
-        with self._autocast(), self.encoder.architecture(alpha):
-            value = super().loss(views)["loss"]
+    def _alpha_gradient(
+        self, views: list[Tensor], weights: list[Tensor] | None = None, *, alpha: Tensor | None = None,
+        precise: bool = False,
+    ) -> list[Tensor]:  # fmt: skip
+        """Gradient of the objective on `views` by alpha (or another in its place), or by alpha and `weights`."""
+        alpha = (self.encoder.alpha if alpha is None else alpha).detach().clone().requires_grad_()
+        with contextlib.nullcontext() if precise else self._autocast(), self.encoder.architecture(alpha):
+            value = self.objective(views)["loss"]
         return list(torch.autograd.grad(value, [alpha, *(weights or [])], allow_unused=True))
 
     def _first_order(self, views: list[Tensor]) -> Tensor:
@@ -169,7 +218,7 @@ class SSNAS(SimCLR):
 
     def _weight_gradient(self, views: list[Tensor], w: list[Tensor]) -> list[Tensor]:
         with self._autocast():
-            value = super().loss(views)["loss"]
+            value = self.objective(views)["loss"]
         found = torch.autograd.grad(value, w, allow_unused=True)
         return [torch.zeros_like(p) if g is None else g for p, g in zip(w, found, strict=True)]
 
@@ -218,6 +267,7 @@ class SSNAS(SimCLR):
         if limit is not None and uncapped >= limit and int(self.alpha_steps) > 0:
             self.encoder.alpha.copy_(self.alpha_before)
             self.stopped.fill_(True)
+        curvature = self._check_curvature(epoch)
         self.alpha_before.copy_(self.encoder.alpha)
         if not distributed.is_main():
             return
@@ -230,10 +280,62 @@ class SSNAS(SimCLR):
             "skips": uncapped,
             "alpha_steps": int(self.alpha_steps),
             "stopped": self.finished,
+            **curvature,
         }
         kept = [r for r in read_history(folder) if r["epoch"] < epoch]
         write_text(folder / HISTORY, "".join(json.dumps(r) + "\n" for r in [*kept, record]))
-        draw_cell(genotype, folder / PICTURES / f"epoch_{epoch:03d}.png", f"epoch {epoch}: {uncapped} skips")
+        if self.config.pictures:
+            draw_cell(genotype, folder / PICTURES / f"epoch_{epoch:03d}.png", f"epoch {epoch}: {uncapped} skips")
+
+    def _check_curvature(self, epoch: int) -> dict[str, float]:
+        """Measure and keep the curvature; go back to the earlier architecture and stop once it has risen."""
+        limit, window = self.config.early_stop_curvature, self.config.curvature_window
+        if limit is None or self.finished or int(self.alpha_steps) == 0:
+            return {}
+        (views,) = self._validation(1)
+        found = dominant_eigenvalue(  # without autocast: bf16 would drown the difference
+            lambda alpha: distributed.all_reduce_mean(self._alpha_gradient(views, alpha=alpha, precise=True)[0]),
+            self.encoder.alpha,
+            torch.Generator().manual_seed(epoch),
+        )
+        self.curvatures.copy_(torch.cat([self.curvatures[1:], self.curvatures.new_tensor([found])]))
+        self.alphas.copy_(torch.cat([self.alphas[1:], self.encoder.alpha[None]]))
+        known = self.curvatures[~self.curvatures.isnan()].tolist()
+        if rises(known, window, limit):
+            self.encoder.alpha.copy_(self.alphas[0])
+            self.stopped.fill_(True)
+        return {"curvature": float(f"{found:.6g}")}
+
+    @torch.no_grad()
+    def _validation(self, count: int) -> list[list[Tensor]]:
+        """What `views` makes of the first batches of half B: the same ones whenever it is asked."""
+        part, size = self._trainer.parts[1], self._trainer.recipe.batch_size
+        out = []
+        for start in range(0, min(count * size, len(part) - size + 1), size):
+            mine = np.split(part[start : start + size], distributed.world_size())[distributed.rank()]
+            batch = self._trainer.batches.get(self._trainer.data.rows(mine))
+            generator = torch.Generator(self.encoder.alpha.device).manual_seed(start + distributed.rank())
+            doubled = {name: torch.cat([value, value]) for name, value in batch.items()}
+            out.append(self.views(doubled, generator)["b"])
+        return out
+
+    @torch.no_grad()
+    def _selected(self) -> Tensor:
+        """alpha, or what the selection by perturbation makes of it."""
+        if self.config.selection == "alpha":
+            return self.encoder.alpha
+        batches = self._validation(self.config.selection_batches)
+        self.train()  # batch statistics, as in the search
+
+        def loss(alpha: Tensor) -> float:
+            with self._autocast(), self.encoder.architecture(alpha):
+                values = torch.stack([self.objective(views)["loss"].float() for views in batches])
+            return float(distributed.all_reduce_mean(values.mean()))
+
+        generator = torch.Generator().manual_seed(self.seed)
+        return select_by_perturbation(
+            self.encoder.space, self.encoder.alpha, self.encoder.edge_normalisation, loss, generator
+        )
 
     def _entropy(self) -> float:
         return entropy(self.encoder.space, self.encoder.alpha, self.encoder.edge_normalisation)
@@ -245,6 +347,8 @@ class SSNAS(SimCLR):
 
         search = {
             "method": "ssnas",
+            "objective": self.config.objective,
+            "selection": self.config.selection,
             "data": dataset.name,
             "fingerprint": dataset.fingerprint,
             "samples": len(trainer.data.train),
@@ -256,7 +360,7 @@ class SSNAS(SimCLR):
             "stopped_early": self.finished,
             "code_commit": code_commit(),
         }
-        found = parse_genotype({**self.genotype().model_dump(mode="json"), "search": search})
+        found = parse_genotype({**self.genotype(alpha=self._selected()).model_dump(mode="json"), "search": search})
         path = trainer.folder.path / GENOTYPE
         draw_cell(found, trainer.folder.path / "cell.png", f"{recipe.name}, {genotype_hash(found)}")
         write_text(path, to_json(found))
