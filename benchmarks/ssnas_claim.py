@@ -26,8 +26,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.nasbench201 import read_table
-from benchmarks.ssnas_search import search
+from benchmarks.ssnas_search import accuracy_table, search
 from evaluation import evaluate
 from evaluation.ranking import rank_correlation
 from training.__main__ import main as train
@@ -76,9 +75,14 @@ def parameters(genotype: NB201Genotype | DartsGenotype, width: int, depth: int) 
     return sum(p.numel() for p in network.parameters())
 
 
-@functools.cache
 def sizes(genotype: NB201Genotype | DartsGenotype) -> dict[tuple[int, int], int]:
     """(width, depth) -> parameters, of all networks that a cell may become."""
+    return _sizes(genotype.text())
+
+
+@functools.cache
+def _sizes(text: str) -> dict[tuple[int, int], int]:
+    genotype = parse_genotype(text)
     if isinstance(genotype, NB201Genotype):
         return {(width, 1): parameters(genotype, width, 1) for width in WIDTHS}
     return {(width, depth): parameters(genotype, width, depth) for depth in DARTS_DEPTHS for width in range(8, 25, 2)}
@@ -131,8 +135,7 @@ def collect(options: argparse.Namespace) -> tuple[list[dict], int]:
     jobs[2:2] = [(arm, cell, 0) for arm, cell in named]
     jobs += [(arm, cell, seed) for seed in range(1, options.trainings) for arm, cell in named]
     jobs += [("all separable 3x3 (DARTS space)", ALL_SEP, seed) for seed in range(options.separable)]
-    cells, accuracies = read_table()
-    truth = {cell: row[0] for cell, row in zip(cells, accuracies.tolist(), strict=True)}
+    truth = accuracy_table()
     records: list[dict] = []
 
     def run(arm: str, cell: NB201Genotype | DartsGenotype, seed: int, search_seed: int | None = None) -> None:
@@ -141,7 +144,7 @@ def collect(options: argparse.Namespace) -> tuple[list[dict], int]:
         record = {"arm": arm, "cell": cell.text(), "search_seed": search_seed, "seed": seed, "width": size[0]}
         record |= {"depth": size[1], "parameters": known[size], **retrained(cell, size, seed, options)}
         if isinstance(cell, NB201Genotype):
-            record |= {"parameters_at_width_16": parameters(cell, 16, 5), "nasbench201_cifar10": truth[cell.text()]}
+            record |= {"parameters_at_width_16": parameters(cell, 16, 5), "nasbench201_cifar10": truth[cell.text()][0]}
         records.append(record)
         print(f"{arm}, seed {seed}: {record['logreg-v1']:.2f} {record['cell']}", flush=True)
         told = {"command": shlex.join(["python", "-m", "benchmarks.ssnas_claim", *options.given])}
@@ -212,13 +215,13 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_intermixed_args(arguments)
     options.given = sys.argv[1:] if arguments is None else list(arguments)
     torch.set_num_threads(1)
-    options.out.mkdir(parents=True, exist_ok=True)
     try:
         if options.report:
             kept = json.loads((options.out / "results.json").read_text(encoding="utf-8"))
             records, target = kept["records"], kept["target_parameters"]
         else:
             read_recipe(RECIPE, options.overrides)
+            options.out.mkdir(parents=True, exist_ok=True)
             records, target = collect(options)
     except (ZooError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -50,6 +50,12 @@ ARMS: dict[str, tuple[str, ...]] = {
 DERIVED = ("perturbation", "skip cap 2")
 
 
+def accuracy_table() -> dict[str, tuple[float, ...]]:
+    """Cell -> accuracies on `TASKS`, per cent."""
+    cells, accuracies = read_table()
+    return {cell: tuple(row) for cell, row in zip(cells, accuracies.tolist(), strict=True)}
+
+
 def recipe_of(arm: str, seed: int, overrides: list[str]) -> Recipe:
     """The search of an arm. Float32 unless the arm says so: the same on every machine."""
     return read_recipe(RECIPE, ["precision=fp32", *overrides, *ARMS[arm], f"seed={seed}"])
@@ -137,8 +143,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     options = parser.parse_intermixed_args(given)
     torch.set_num_threads(1)
-    cells, accuracies = read_table()
-    table = {cell: tuple(row) for cell, row in zip(cells, accuracies.tolist(), strict=True)}
+    table = accuracy_table()
     try:
         for seed in options.seeds:
             for arm in options.arms:

@@ -11,7 +11,7 @@ from scipy import stats
 from tests.zoo.checkpoints import results_for, write_small
 from zoo.cards import render_card
 from zoo.catalog import read_config
-from zoo.claims import Claim, compare, read_claim
+from zoo.claims import Claim, compare, interval, read_claim, unpaired
 from zoo.errors import ConfigError
 from zoo.publishing import publish
 from zoo.results import read_results
@@ -76,3 +76,14 @@ def test_what_is_no_claim_is_refused(tmp_path, content, said):
     with pytest.raises(ConfigError, match=said):
         read_claim(path)
     assert json.loads(claim().to_json())["code_commit"] == "c0ffee"
+
+
+def test_intervals_of_independent_values():
+    a, b = ARMS["better"], (0.50, 0.51, 0.53, 0.52)
+    found, expected = interval(b), stats.ttest_1samp(b, 0).confidence_interval(0.95)
+    assert (found.low, found.high, found.n) == (pytest.approx(expected.low), pytest.approx(expected.high), 4)
+    assert interval([93.0, 94.0]).text(1) == "93.5 [87.1, 99.9]" and interval([93.123]).text() == "93.12"
+    found = unpaired(a, b)
+    expected = stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
+    assert (found.low, found.high) == (pytest.approx(expected.low), pytest.approx(expected.high)) and found.n == 3
+    assert unpaired([1.0], b).low is None and unpaired([1, 1], [2, 2]).low is None

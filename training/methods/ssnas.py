@@ -23,7 +23,7 @@ from training.losses import at_least_float32
 from training.methods import Context
 from training.methods.simclr import SimCLR
 from training.run import write_text
-from training.search.curvature import dominant_eigenvalue, rises
+from training.search.curvature import largest_eigenvalue, rises
 from training.search.derive import derive, entropy, skips
 from training.search.drawing import draw_cell
 from training.search.perturbation import select_by_perturbation
@@ -118,6 +118,8 @@ class SSNAS(SimCLR):
             raise ConfigError("method ssnas takes accumulate=1: one pass on each half is one step")
         if self.config.order == 2 and trainer.recipe.optim.name != "sgd":
             raise ConfigError("method.order=2 looks ahead by a step of SGD; set optim.name=sgd or method.order=1")
+        if self.config.early_stop_curvature is not None and trainer.world > 1:
+            raise ConfigError("method.early_stop_curvature differentiates twice, which takes one process")
         self._trainer = trainer
 
     def _autocast(self) -> contextlib.AbstractContextManager:
@@ -175,13 +177,10 @@ class SSNAS(SimCLR):
             )
         self._adam(gradient)
 
-    def _alpha_gradient(
-        self, views: list[Tensor], weights: list[Tensor] | None = None, *, alpha: Tensor | None = None,
-        precise: bool = False,
-    ) -> list[Tensor]:  # fmt: skip
-        """Gradient of the objective on `views` by alpha (or another in its place), or by alpha and `weights`."""
-        alpha = (self.encoder.alpha if alpha is None else alpha).detach().clone().requires_grad_()
-        with contextlib.nullcontext() if precise else self._autocast(), self.encoder.architecture(alpha):
+    def _alpha_gradient(self, views: list[Tensor], weights: list[Tensor] | None = None) -> list[Tensor]:
+        """Gradient of the objective on `views` by alpha, or by alpha and `weights`."""
+        alpha = self.encoder.alpha.detach().clone().requires_grad_()
+        with self._autocast(), self.encoder.architecture(alpha):
             value = self.objective(views)["loss"]
         return list(torch.autograd.grad(value, [alpha, *(weights or [])], allow_unused=True))
 
@@ -293,11 +292,13 @@ class SSNAS(SimCLR):
         if limit is None or self.finished or int(self.alpha_steps) == 0:
             return {}
         (views,) = self._validation(1)
-        found = dominant_eigenvalue(  # without autocast: bf16 would drown the difference
-            lambda alpha: distributed.all_reduce_mean(self._alpha_gradient(views, alpha=alpha, precise=True)[0]),
-            self.encoder.alpha,
-            torch.Generator().manual_seed(epoch),
-        )
+
+        def loss(alpha: Tensor) -> Tensor:  # without autocast: bf16 would drown the second derivative
+            with self.encoder.architecture(alpha):
+                return self.objective(views)["loss"]
+
+        with torch.enable_grad():
+            found = largest_eigenvalue(loss, self.encoder.alpha, torch.Generator().manual_seed(epoch))
         self.curvatures.copy_(torch.cat([self.curvatures[1:], self.curvatures.new_tensor([found])]))
         self.alphas.copy_(torch.cat([self.alphas[1:], self.encoder.alpha[None]]))
         known = self.curvatures[~self.curvatures.isnan()].tolist()
