@@ -2,115 +2,145 @@
 
     python benchmarks/train_step.py [--model resnet18] [--batch 128] [--steps 6] [--threads 2]
 
-Both sides train the same timm network with the CIFAR stem and the same head widths, loss
-temperature, optimiser and augmentation settings. lightly runs as its examples show it: PIL images
-through `SimCLRTransform` in a DataLoader (the better of 0 and `threads` workers), one forward per
-view, `NTXentLoss`. Ours starts from the decoded uint8 array. Rounds are interleaved; the median
-counts. Printed twice: both in the same precision, and each as a user gets it by default (lightly:
-float32; ours: bf16 and channels last where the CPU has it).
+Both sides train the same timm network with the CIFAR stem and the same head widths, loss temperature, optimiser and
+augmentation settings. Ours is a step of the training loop: batch from the pixel cache, augmentation, forward,
+backward, update. lightly runs as its examples show it: PIL images through `SimCLRTransform` in a DataLoader (the
+better of 0 and `threads` workers), one forward per view, `NTXentLoss`. Rounds are interleaved; the median counts.
+Printed twice: both in the same precision, and each as a user gets it by default (lightly: float32; ours: bf16 and
+channels last where the CPU has it). `benchmarks.gpu` measures the same two sides on an accelerator.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+import tempfile
 import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from lightly.loss import NTXentLoss
-from lightly.models.modules import SimCLRProjectionHead
-from lightly.transforms import SimCLRTransform
 from PIL import Image
 from torch import nn
 
-from training.loop import choose_precision
-from training.methods import Context
-from training.methods.simclr import SimCLR
-from training.optim import build_optimizer
-from training.recipe import parse_recipe
+from training.batches import TrainingData
+from training.loop import Trainer
+from training.recipe import Recipe, parse_recipe
+from training.run import RunFolder
 from zoo.architectures import build
-from zoo.config import Architecture, ImageInput
 
 
-def encoder(model: str) -> nn.Module:
-    torch.manual_seed(0)
-    return build(Architecture(family="timm", arguments={"model": model, "stem": "cifar"}), ImageInput())
+@dataclass(frozen=True)
+class Case:
+    """What both sides train: network, sides of views and of stored images in pixels, images per batch and in all."""
 
+    model: str
+    stem: str
+    size: int
+    stored: int
+    batch: int
+    samples: int
+    model_args: dict[str, Any] = field(default_factory=dict)
 
-class Ours:
-    def __init__(self, model: str, pixels: np.ndarray, batch: int, precision: str) -> None:
-        self.pixels, self.batch = torch.from_numpy(pixels), batch
-        recipe = parse_recipe(
+    @property
+    def large(self) -> bool:
+        """Whether images are augmented as on ImageNet, not as on CIFAR."""
+        return self.size > 64
+
+    def recipe(self, precision: str, compile: bool = False) -> Recipe:
+        """SimCLR with the optimiser that lightly's example takes, for ever."""
+        return parse_recipe(
             {
-                "name": "benchmark",
-                "method": {"name": "simclr", "head": "paper"},
-                "encoder": {"model": model, "stem": "cifar"},
-                "data": "none",
-                "optim": {"name": "sgd", "lr": 0.06},
-                "epochs": 1,
-                "batch_size": batch,
+                "name": "simclr_benchmark",
+                "method": {"name": "simclr", "head": "paper", "augment": "imagenet" if self.large else "cifar"},
+                "encoder": {"model": self.model, "stem": self.stem, "model_args": self.model_args},
+                "input": {"size": [self.size, self.size]},
+                "data": {
+                    "dataset": f"synthetic:shapes?n={self.samples}&size={self.stored}",
+                    "held_out": 0,
+                    "store_size": self.stored,
+                },
+                "optim": {"name": "sgd", "lr": 0.03, "lr_scaling": "none"},
+                "epochs": 1_000_000,
+                "batch_size": self.batch,
                 "precision": precision,
+                "compile": compile,
+                "monitor": None,
             },
             "benchmark",
         )
-        context = Context(image_size=32, global_batch=batch, total_steps=100, samples=len(pixels))
-        self.method = SimCLR(encoder(model), recipe.method_config(), context).train()
-        self.optimizer = build_optimizer(self.method, recipe.optim, batch)
-        self.dtype = choose_precision(recipe, torch.device("cpu"))
+
+
+class Ours:
+    """A run of the training loop."""
+
+    def __init__(self, case: Case, precision: str, device: torch.device, compile: bool = False) -> None:
+        self._folder = tempfile.TemporaryDirectory()
+        self.trainer = Trainer(case.recipe(precision, compile), RunFolder(Path(self._folder.name)), device)
+        self.trainer.method.train()
 
     def step(self, number: int) -> None:
-        rows = torch.randint(len(self.pixels), (self.batch,))
-        images = self.pixels[rows].permute(0, 3, 1, 2)
-        views = self.method.views({"images": images}, torch.Generator().manual_seed(number))
-        self.optimizer.zero_grad(set_to_none=True)
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.dtype is not None):
-            loss = self.method(views)["loss"]
-        loss.backward()
-        self.optimizer.step()
+        self.trainer._step()
+        self.trainer.step += 1
 
 
 class PilImages(torch.utils.data.Dataset):
-    def __init__(self, pixels: np.ndarray) -> None:
+    """Decoded images through lightly's transform, again and again: an epoch never ends within a measurement."""
+
+    def __init__(self, pixels: np.ndarray, size: int, large: bool) -> None:
+        from lightly.transforms import SimCLRTransform
+
         self.images = [Image.fromarray(p) for p in pixels]
-        self.transform = SimCLRTransform(input_size=32, cj_strength=0.5, gaussian_blur=0.0, normalize=None)
+        settings = {"cj_strength": 1.0, "gaussian_blur": 0.5} if large else {"cj_strength": 0.5, "gaussian_blur": 0.0}
+        self.transform = SimCLRTransform(input_size=size, normalize=None, **settings)
 
     def __len__(self) -> int:
-        return len(self.images)
+        return 10**7
 
     def __getitem__(self, index: int):
-        return self.transform(self.images[index])
+        return self.transform(self.images[index % len(self.images)])
 
 
 class Lightly:
-    def __init__(self, model: str, pixels: np.ndarray, batch: int, precision: str, workers: int) -> None:
-        self.backbone = encoder(model).backbone.to(memory_format=torch.contiguous_format).train()
-        features = self.backbone.num_features
-        self.head = SimCLRProjectionHead(features, features, 128, batch_norm=False)
+    """lightly's example on the same images; raises ImportError without lightly."""
+
+    def __init__(self, case: Case, precision: str, device: torch.device, workers: int) -> None:
+        from lightly.loss import NTXentLoss
+        from lightly.models.modules import SimCLRProjectionHead
+
+        recipe = case.recipe(precision)
+        torch.manual_seed(0)
+        backbone = build(recipe.architecture(), recipe.input).backbone.to(memory_format=torch.contiguous_format)
+        features = backbone.num_features
+        head = SimCLRProjectionHead(features, features, 128, batch_norm=False)
+        self.network = nn.Sequential(backbone, head).to(device).train()
         self.loss = NTXentLoss(temperature=0.5)
-        parameters = [*self.backbone.parameters(), *self.head.parameters()]
-        self.optimizer = torch.optim.SGD(parameters, lr=0.03, momentum=0.9, weight_decay=1e-4)
+        self.optimizer = torch.optim.SGD(self.network.parameters(), lr=0.03, momentum=0.9, weight_decay=1e-4)
+        pixels = TrainingData(recipe).array
         self.loader = torch.utils.data.DataLoader(
-            PilImages(pixels), batch, shuffle=True, drop_last=True, num_workers=workers, persistent_workers=workers > 0
+            PilImages(pixels[:], case.size, case.large),
+            case.batch,
+            sampler=torch.utils.data.RandomSampler(range(10**7), replacement=True, num_samples=10**7),
+            drop_last=True,
+            num_workers=workers,
+            pin_memory=device.type == "cuda",
         )
-        self.bf16 = precision == "bf16"
+        self.device, self.bf16 = device, precision == "bf16"
         self.batches = iter(self.loader)
 
     def step(self, number: int) -> None:
-        try:
-            views = next(self.batches)
-        except StopIteration:
-            self.batches = iter(self.loader)
-            views = next(self.batches)
+        views = [view.to(self.device, non_blocking=True) for view in next(self.batches)[:2]]
         self.optimizer.zero_grad(set_to_none=True)
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.bf16):
-            z_a, z_b = (self.head(self.backbone(view)) for view in views[:2])
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
+            z_a, z_b = (self.network(view) for view in views)
         loss = self.loss(z_a.float(), z_b.float())
         loss.backward()
         self.optimizer.step()
 
 
-def compare(sides: dict[str, object], steps: int, batch: int) -> dict[str, float]:
+def compare(sides: dict[str, Any], steps: int, batch: int) -> dict[str, float]:
     """Views per second of each side, medians over interleaved steps."""
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(steps + 1):
@@ -130,16 +160,16 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    pixels = np.random.default_rng(0).integers(0, 256, (max(2000, 4 * options.batch), 32, 32, 3), dtype=np.uint8)
-    arguments = (options.model, pixels, options.batch)
+    cpu = torch.device("cpu")
+    case = Case(options.model, "cifar", 32, 32, options.batch, max(2000, 4 * options.batch))
     print(f"{options.model}, 32 px, batch {options.batch}, {options.threads} threads; views/s")
     for title, ours, theirs in (
         ("same precision, float32", "fp32", "fp32"),
         ("same precision, bf16", "bf16", "bf16"),
         ("defaults", "auto", "fp32"),
     ):
-        sides = {"ours": Ours(*arguments, ours)}
-        sides |= {f"lightly, {w} workers": Lightly(*arguments, theirs, w) for w in (0, options.threads)}
+        sides: dict[str, Any] = {"ours": Ours(case, ours, cpu)}
+        sides |= {f"lightly, {w} workers": Lightly(case, theirs, cpu, w) for w in (0, options.threads)}
         speed = compare(sides, options.steps, options.batch)
         best = max(v for k, v in speed.items() if k != "ours")
         print(

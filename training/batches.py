@@ -117,7 +117,8 @@ class Batches:
     def get(self, rows: np.ndarray) -> dict[str, Tensor]:
         """The samples at `rows` of the array."""
         if self.resident is not None:
-            index = torch.from_numpy(rows).to(self.device, non_blocking=True)
+            # From pageable memory the copy might wait for everything that the device still has to do.
+            index = torch.from_numpy(rows).pin_memory().to(self.device, non_blocking=True)
             return {"images": self.resident.index_select(0, index).permute(0, 3, 1, 2)} | self._labels(rows)
         if self._next is not None and self._next[0] == rows.tobytes():
             pixels = self._next[1].result()
@@ -163,7 +164,7 @@ class SkeletonBatches(Batches):
 
     def _read(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
         x, lengths = pad_sequences([self.store.sequence(row) for row in rows.tolist()])
-        return (x.pin_memory(), lengths) if self.device.type == "cuda" else (x, lengths)
+        return (x.pin_memory(), lengths.pin_memory()) if self.device.type == "cuda" else (x, lengths)
 
 
 def epoch_order(seed: int, epoch: int, samples: int) -> np.ndarray:

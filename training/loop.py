@@ -23,6 +23,7 @@ from training.recipe import Recipe
 from training.run import RunFolder
 from training.state import load_state, save_state
 from zoo.architectures import build
+from zoo.encoder import Encoder
 
 
 class Stopped(Exception):
@@ -101,7 +102,9 @@ class Trainer:
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
             torch.backends.cudnn.benchmark = True
         if recipe.compile:
-            self.method.encoder.compile()
+            for module in self.method.modules():  # a momentum encoder too
+                if isinstance(module, Encoder):
+                    module.compile()
         self.optimizer = build_optimizer(self.method, recipe.optim, recipe.batch_size)
         self.peak = peak_learning_rate(recipe.optim, recipe.batch_size)
         self.module: nn.Module = self.method
@@ -297,7 +300,8 @@ class Trainer:
     # -- logging -------------------------------------------------------------------------------
 
     def _log(self, window: list[dict[str, torch.Tensor]], rate: float) -> None:
-        totals = torch.stack([torch.stack([w[k].float().cpu() for w in window]).mean() for k in window[0]])
+        # One copy from the device for each quantity, not for each step.
+        totals = torch.stack([torch.stack([w[k].float() for w in window]).mean().cpu() for k in window[0]])
         means = dict(zip(window[0], distributed.all_reduce_mean(totals.to(self.device)).tolist(), strict=True))
         if self.rank != 0:
             return
