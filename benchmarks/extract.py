@@ -1,6 +1,6 @@
 """Extraction against the bare forward loop, and the memory of an extraction larger than memory.
 
-    python benchmarks/extract.py --threads 1                      # a minute and a half on one core
+    python benchmarks/extract.py --threads 1                      # a minute on one free core
     python benchmarks/extract.py --model resnet50 --stem imagenet --size 224 --samples 512 --batch-size 64
     python benchmarks/extract.py --large 1000000                  # 1 M x 2048 to disk: 8 GB
 
@@ -180,7 +180,7 @@ def main() -> None:
     parser.add_argument("--precision", default="auto", choices=["auto", *DTYPES])
     parser.add_argument("--device")
     parser.add_argument("--threads", type=int, help="torch threads; default: torch's own choice")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--large", type=int, default=20_000, help="rows of the out-of-core run; 0 leaves it out")
     parser.add_argument("--width", type=int, default=2048, help="features per row of the out-of-core run")
     parser.add_argument("--measure-large", type=int, nargs=2, help=argparse.SUPPRESS)

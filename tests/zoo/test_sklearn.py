@@ -17,7 +17,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
-from tests.zoo.test_features import TINY, tiny_encoder
+from tests.zoo.feature_fixtures import TINY, tiny_encoder
 from zoo.config import DatasetRecord, Method, Training
 from zoo.errors import InputError, ZooError
 from zoo.features import embed
