@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from evaluation import Evaluation, evaluate, limited
+from evaluation import Evaluation, evaluate
 from evaluation.protocol import PROTOCOLS, SIMCLR_TRANSFER
 from evaluation.suite import read_suite, run_suite, suite_names
 from zoo.data import available_splits, open_dataset
@@ -92,8 +92,7 @@ def run(options: argparse.Namespace, command: str, quiet: bool = False) -> Evalu
     encoder = load(options.encoder)
     train, test = splits(options.dataset, options.train_split, options.test_split, options.root, options.download)
     with stages(quiet) as progress:
-        report_duplicates(train, test, options.limit, options.seed)
-        return evaluate(
+        found = evaluate(
             encoder,
             train,
             test,
@@ -106,6 +105,8 @@ def run(options: argparse.Namespace, command: str, quiet: bool = False) -> Evalu
             command=command,
             progress=progress,
         )
+        report_duplicates(found.train_data, found.test_data)
+    return found
 
 
 def suite(options: argparse.Namespace, command: str) -> int:
@@ -184,15 +185,14 @@ def splits(
     )
 
 
-def report_duplicates(train: Dataset, test: Dataset, limit: int | None, seed: int) -> None:
+def report_duplicates(train: Dataset, test: Dataset) -> None:
     """Warn of test samples whose content is also in the training split."""
     from zoo.data.splits import duplicates
 
-    part = limited(train, limit, seed), limited(test, limit, seed)
-    copies = {b for _, b in duplicates(*part)}
+    copies = {b for _, b in duplicates(train, test)}
     if copies:
         warnings.warn(
-            f"{len(copies)} of {len(part[1])} test samples of {test.name} are exact copies of training samples",
+            f"{len(copies)} of {len(test)} test samples of {test.name} are exact copies of training samples",
             stacklevel=2,
         )
 

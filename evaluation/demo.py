@@ -76,8 +76,8 @@ def run(
     console.print(f"encoder [bold]{encoder}[/], data [bold]{train.name}[/]: {train.split} and {test.split}")
     command = f"zoo demo --data {data} --encoder {encoder} --limit {limit}"
     with stages() as progress:
-        report_duplicates(train, test, limit, 0)
         found = evaluate(load(encoder), train, test, limit=limit, command=command, progress=progress)
+        report_duplicates(found.train_data, found.test_data)
     console.print(table(found.rows))
     report = write(found, encoder, out)
     console.print(f"report with neighbours, embedding map and confusions: [bold]{report}[/]")

@@ -218,3 +218,12 @@ def test_bad_input_is_one_line(tmp_path, capsys, arguments, status, message):
     assert main([*arguments, "--run", str(tmp_path / "run"), "--device", "cpu"]) == status
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("error: ") and message in error
+
+
+def test_compile_reaches_the_momentum_encoder_too(tmp_path, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module, *a, **k: compiled.append(module))
+    trainer = trainer_for(
+        tmp_path / "run", tiny(method={"name": "moco", "queue_size": 32, "bn_groups": 1}, compile=True)
+    )
+    assert compiled == [trainer.method.encoder, trainer.method.key_encoder.encoder]
