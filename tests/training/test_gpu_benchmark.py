@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 
@@ -71,6 +72,21 @@ def test_a_check_fails_where_the_numbers_do_not_fit():
 def test_without_a_gpu_it_says_how_to_try_the_script(capsys):
     assert gpu.main([]) == 2
     assert "--device cpu --tiny" in capsys.readouterr().err
+
+
+def test_an_unknown_case_is_refused_and_a_failing_side_leaves_the_others(capsys, monkeypatch):
+    assert gpu.main(["--device", "cpu", "--tiny", "--cases", "ResNet-18, 32 px"]) == 2
+    assert "it is one of tiny ResNet, 16 px" in capsys.readouterr().err
+
+    def broken(*arguments, **options):
+        raise RuntimeError("DataLoader worker (pid 1) is killed by signal: Bus error.\nmore")
+
+    monkeypatch.setattr(gpu, "Lightly", broken)
+    monkeypatch.setattr(gpu, "find_spec", lambda name: object())
+    options = argparse.Namespace(seconds=0.01, warmup=0, workers=0, backend=gpu_checks.TRACE_ONLY, no_lightly=False)
+    rows = gpu.sides(gpu.TINY["tiny ResNet, 16 px"], torch.device("cpu"), options)
+    assert rows["lightly, bf16"] == {"error": "RuntimeError: DataLoader worker (pid 1) is killed by signal: Bus error."}
+    assert rows["whole step, eager"]["views_per_s"] > 0
 
 
 @pytest.mark.gpu
