@@ -15,6 +15,7 @@ from torch import nn
 
 from training import distributed
 from training.batches import TrainingData, batches_for, epoch_order, step_seed
+from training.cpu_guard import refuse_unwritten_gradients
 from training.errors import TrainingError
 from training.methods import Context, method_class
 from training.monitor import OnlineKNN
@@ -95,6 +96,8 @@ class Trainer:
         labels = self.data.dataset.labels
         classes = None if labels is None else int(labels.max()) + 1
         self.method = build_method(recipe, device, len(self.data.train), self.total_steps, classes)
+        if self.dtype is not None and device.type == "cpu":
+            refuse_unwritten_gradients(self.method.encoder, recipe)
         self.batches = batches_for(self.data.array, device, _labels_for(self.method, self.data))
         if self.world > 1:
             self.method = distributed.convert_batch_norm(self.method)

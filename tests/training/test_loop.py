@@ -227,3 +227,16 @@ def test_compile_reaches_the_momentum_encoder_too(tmp_path, monkeypatch):
         tmp_path / "run", tiny(method={"name": "moco", "queue_size": 32, "bn_groups": 1}, compile=True)
     )
     assert compiled == [trainer.method.encoder, trainer.method.key_encoder.encoder]
+
+
+def test_a_network_too_deep_for_its_views_is_not_trained_in_bf16_on_the_cpu(tmp_path):
+    small = {"input": {"size": [16, 16]}, "precision": "bf16"}
+    with pytest.raises(TrainingError, match=r"views of 16 px reach backbone\.layer4\.0\.conv1 as a single pixel.*fp32"):
+        trainer_for(tmp_path / "bf16", tiny(**small))
+    stages = [{"until": 0.5, "size": 16}, {"until": 1.0, "size": 32}]
+    with pytest.raises(TrainingError, match="views of 16 px"):
+        trainer_for(tmp_path / "growing", tiny(precision="bf16", view_sizes=stages))
+    stem = {"model": "resnet10t", "stem": "cifar", "model_args": {"channels": [8, 8, 16, 16]}}
+    for number, fix in enumerate(({"precision": "fp32"}, {"encoder": stem}, {"input": {"size": [32, 32]}})):
+        method = trainer_for(tmp_path / str(number), tiny(**{**small, **fix})).method
+        assert method.encoder.training and method.encoder.strict_input
