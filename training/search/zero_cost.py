@@ -1,7 +1,9 @@
 """Label-free scores of an untrained network; larger is better.
 
 Synaptic flow: Tanaka et al., 2020, arXiv 2006.05467; as a score for search: Abdelfattah et al., 2021, arXiv 2101.08134.
-Activation patterns (NASWOT): Mellor et al., 2021, arXiv 2006.04647.
+Activation patterns (NASWOT): Mellor et al., 2021, arXiv 2006.04647. Logarithmic synaptic flow: Cavagnero et al., 2022,
+arXiv 2207.05135. Entropy of a feature map's spectrum as a score: Lee and Ham, 2024, arXiv 2403.19232 (AZ-NAS); its
+change within a stage is ours.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from training.losses import nt_xent
+from zoo.architectures.cell_ops import ResidualReduction
 
 
 def synflow(encoder: nn.Module, size: tuple[int, int]) -> float:
@@ -20,6 +23,21 @@ def synflow(encoder: nn.Module, size: tuple[int, int]) -> float:
 
     A network that passes nothing scores -inf. Uses neither data nor labels.
     """
+    total = sum(float((p * g).sum()) for p, g in _flow(encoder, size))
+    return math.log(total) if total > 0 else -math.inf
+
+
+def log_synflow(encoder: nn.Module, size: tuple[int, int]) -> float:
+    """log of the sum over weights of |w| log(1 + |dR/dw|), R as in `synflow`: no layer outweighs all others.
+
+    A network that passes nothing scores -inf. Uses neither data nor labels.
+    """
+    total = sum(float((p * g.log1p()).sum()) for p, g in _flow(encoder, size))
+    return math.log(total) if total > 0 else -math.inf
+
+
+def _flow(encoder: nn.Module, size: tuple[int, int]) -> list[tuple[Tensor, Tensor]]:
+    """(|w|, dR/dw) of every weight that the output depends on; empty when nothing reaches the output."""
     network = copy.deepcopy(encoder).double().train()
     for parent in list(network.modules()):
         for name, child in parent.named_children():
@@ -30,11 +48,10 @@ def synflow(encoder: nn.Module, size: tuple[int, int]) -> float:
         for p in weights:
             p.abs_()
     maps = network.forward_features(torch.ones(1, 3, *size, dtype=torch.float64))
-    if not maps.requires_grad:  # nothing reaches the output
-        return -math.inf
+    if not maps.requires_grad:
+        return []
     gradients = torch.autograd.grad(maps.sum(), weights, allow_unused=True)
-    total = sum(float((p * g).detach().sum()) for p, g in zip(weights, gradients, strict=True) if g is not None)
-    return math.log(total) if total > 0 else -math.inf
+    return [(p.detach(), g) for p, g in zip(weights, gradients, strict=True) if g is not None]
 
 
 @torch.no_grad()
@@ -65,3 +82,37 @@ def contrastive_gradient(encoder: nn.Module, views: Tensor, temperature: float) 
     gradients = torch.autograd.grad(nt_xent(*h.chunk(2), temperature), weights, allow_unused=True)
     norm = sum(float(g.double().square().sum()) for g in gradients if g is not None)
     return 0.5 * math.log(norm) if norm > 0 and math.isfinite(norm) else -math.inf
+
+
+@torch.no_grad()
+def rank_growth(encoder: nn.Module, images: Tensor) -> float:
+    """By how much the cells of each stage widen what the stage's first cell gives, summed over the stages.
+
+    The width of a feature map is the entropy of its normalised channel spectrum (log of the effective rank), over
+    images `(N, 3, H, W)` and positions. Deep stages of cells without a short way round lose it; needs more than one
+    cell per stage, or every network scores 0.
+    """
+    network = copy.deepcopy(encoder).train()
+    found: list[tuple[int, float]] = []
+
+    def measure(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        found.append((output.shape[-1], spectral_entropy(output)))
+
+    for cell in network.body.cells:
+        if not isinstance(cell, ResidualReduction):
+            cell.register_forward_hook(measure)
+    network.forward_features(images)
+    stages: dict[int, list[float]] = {}
+    for side, entropy in found:
+        stages.setdefault(side, []).append(entropy)
+    return sum(values[-1] - values[0] for values in stages.values())
+
+
+def spectral_entropy(maps: Tensor) -> float:
+    """Entropy of the normalised eigenvalues of the channels' covariance of `(N, C, H, W)`; 0 for constant maps."""
+    x = maps.permute(1, 0, 2, 3).flatten(1).double()
+    x = x - x.mean(1, keepdim=True)
+    values = torch.linalg.eigvalsh(x @ x.T).clamp_min(0)
+    p = values / values.sum() if float(values.sum()) > 0 else torch.ones(1)
+    p = p[p > 1e-12]
+    return float(-(p * p.log()).sum())
