@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from zoo.cards import render_card
+from zoo.cards import card_pictures, render_card
 from zoo.config import CheckpointConfig, parse_config
 from zoo.errors import CheckpointError
 from zoo.loading import FolderFiles
@@ -39,6 +39,7 @@ def checkpoint_files(folder: str | Path) -> tuple[CheckpointConfig, dict[str, by
     if "results.json" in content:
         results = parse_results(content["results.json"], str(folder))
     content["README.md"] = render_card(config, results).encode()
+    content |= {name: picture.encode() for name, picture in card_pictures(config).items()}
     content |= {name: text.encode() for name, text in eval_result_files(results).items()}
     content[config.weights.file] = files.weights(config.weights.file).read_bytes()
     return config, content

@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from zoo.architectures.cell_picture import cell_svg
+from zoo.architectures.genotype import parse_genotype
 from zoo.config import CheckpointConfig
 from zoo.results import Metric, Result, Results
 
@@ -38,8 +40,18 @@ def render_card(config: CheckpointConfig, results: Results | None = None) -> str
         self_supervised=self_supervised(config),
         warnings=sorted({w for row in (results.rows if results else ()) for w in row.warnings}),
         metric_name=metric_name,
+        pictures=list(card_pictures(config)),
     )
     return str(ModelCard(f"---\n{_front_matter(config, results)}\n---\n\n{body.strip()}\n")).rstrip() + "\n"
+
+
+def card_pictures(config: CheckpointConfig) -> dict[str, str]:
+    """Pictures that the card shows, to stand beside it: file name -> SVG. A searched network shows its cell."""
+    if config.architecture.family != "cell_network":
+        return {}
+    genotype = parse_genotype(config.architecture.arguments["genotype"])
+    title = f"{config.name}: {'NAS-Bench-201' if genotype.format.startswith('nas') else 'DARTS'} cell"
+    return {f"{config.name}_cell.svg": cell_svg(genotype, title)}
 
 
 def comparisons(results: Results | None) -> list[dict[str, Any]]:
@@ -105,6 +117,9 @@ def check_cards(cards_dir: str | Path | None = None) -> list[str]:
     names, problems = catalog.list_models(), []
     for name in names:
         path = folder / f"{name}.md"
+        for file, picture in card_pictures(catalog.config(name)).items():
+            if not (folder / file).is_file() or (folder / file).read_text(encoding="utf-8") != picture:
+                problems.append(f"{folder / file} is missing or not what config.json says; publish {name} again")
         if not path.is_file():
             problems.append(f"{path} is missing; `zoo publish` writes it")
         elif path.read_text(encoding="utf-8") != render_card(catalog.config(name), catalog.results(name)):

@@ -133,7 +133,7 @@ def publish(
             existing checkpoint, a full disk.
         ConfigError: a malformed config, results file or name.
     """
-    from zoo.cards import render_card
+    from zoo.cards import card_pictures, render_card
 
     try:
         check_name(name)
@@ -159,10 +159,13 @@ def publish(
     if kept:
         measured = results or Results(weights_sha256=config.weights.sha256)
         results = measured.model_copy(update={"claims": kept})
-    card = render_card(config.model_copy(update={"name": name}), results)
+    shown = config.model_copy(update={"name": name})
+    card, pictures = render_card(shown, results), card_pictures(shown)
     content = files.weights(config.weights.file).read_bytes()
     reference = _kept_reference(files, config)
     _write_folder(target, renamed, config.weights.file, content, results, reference)
+    for file, picture in pictures.items():
+        _write_card(cards / file, picture)
     _write_card(cards / f"{name}.md", card)
     return target
 

@@ -15,7 +15,9 @@ from zoo.errors import ConfigError, HubError, UnknownNameError
 from zoo.hub import COMMIT, REPO, HubFiles, explain, status
 from zoo.verification import verify
 
-_OWN = re.compile(r"config\.json|results\.json|reference\.json|README\.md|[\w.-]+\.safetensors|\.eval_results/[\w.-]+")
+_OWN = re.compile(
+    r"config\.json|results\.json|reference\.json|README\.md|[\w.-]+(?:\.safetensors|_cell\.svg)|\.eval_results/[\w.-]+"
+)
 T = TypeVar("T")
 
 

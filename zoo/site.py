@@ -8,6 +8,7 @@ from typing import Any
 
 from zoo import catalog
 from zoo.cards import (
+    card_pictures,
     comparisons,
     duration_text,
     interval_text,
@@ -48,6 +49,9 @@ def write_site(out: str | Path, title: str = "Encoder Zoo") -> Path:
     environment = Environment(undefined=StrictUndefined, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     files = {out / "cards" / f"{name}.md": render_card(config, results) for name, (config, results) in found.items()}
+    files |= {
+        out / "cards" / file: text for config, _ in found.values() for file, text in card_pictures(config).items()
+    }
     files[out / "index.html"] = template.render(title=title, entries=entries, choices=choices)
     for path, text in files.items():
         with disk_errors(path):
@@ -80,7 +84,7 @@ def _entry(name: str, config: CheckpointConfig, results: Results | None) -> dict
         "snippet": f'import zoo\nencoder = zoo.load("{name}")',
         "charts": _charts(results),
         "warnings": sorted({warning for row in rows for warning in row.warnings}),
-        "pictures": _pictures(catalog.find(name)),
+        "pictures": [*_pictures(catalog.find(name)), *_embedded(config)],
         "rows": _rows(results),
         "claims": [_claim(claim) for claim in (results.claims if results else ())],
         "tables": {
@@ -166,6 +170,17 @@ def _plain(facts: dict[str, Any]) -> dict[str, str]:
         for key, value in facts.items()
         if value is not None
     }
+
+
+def _embedded(config: CheckpointConfig) -> list[dict[str, str]]:
+    """The pictures of the card."""
+    return [
+        {
+            "caption": Path(file).stem.removeprefix(f"{config.name}_"),
+            "source": f"data:image/svg+xml;base64,{base64.b64encode(text.encode()).decode()}",
+        }
+        for file, text in card_pictures(config).items()
+    ]
 
 
 def _pictures(folder: Path) -> list[dict[str, str]]:

@@ -51,7 +51,9 @@ def test_all_stages_then_nothing_left_to_do(recipe, tmp_path, capsys):
     assert set(config.training.recipe) == {"search", "pretrain"}
     card = (run / "published" / "ssnas_cell_toys.md").read_text()
     assert "nas-bench-201-cell" in card and "alpha_lr" in card and "SSNAS encoder" in card
-    assert (run / "cell.png").stat().st_size > 5000
+    picture = (run / "published" / "ssnas_cell_toys_cell.svg").read_text()
+    assert "(ssnas_cell_toys_cell.svg)" in card and "ssnas_cell_toys: NAS-Bench-201 cell" in picture
+    assert picture.count("<path") == 6 and (run / "search" / "cell.svg").read_text().count("<path") == 6
     encoder, trained = (zoo.load(f"local-dir:{run / part}") for part in ("encoder", "pretrain/encoder"))
     x = torch.rand(2, 3, 16, 16)
     assert torch.equal(encoder(x), trained(x))

@@ -25,16 +25,16 @@ from training.methods.simclr import SimCLR
 from training.run import write_text
 from training.search.curvature import largest_eigenvalue, rises
 from training.search.derive import derive, entropy, skips
-from training.search.drawing import draw_cell
 from training.search.perturbation import select_by_perturbation
 from training.search.supernet import Supernet
+from zoo.architectures.cell_picture import cell_svg
 from zoo.architectures.genotype import DartsGenotype, NB201Genotype, genotype_hash, parse_genotype, to_json
 from zoo.encoder import Encoder
 from zoo.errors import ConfigError
 
 #: Norm of the two steps of the finite difference: DARTS, footnote to eq. 8.
 PERTURBATION = 0.01
-GENOTYPE, HISTORY, PICTURES = "genotype.json", "genotypes.jsonl", "cells"
+GENOTYPE, HISTORY, PICTURE, PICTURES = "genotype.json", "genotypes.jsonl", "cell.svg", "cells"
 
 
 class SSNAS(SimCLR):
@@ -59,7 +59,6 @@ class SSNAS(SimCLR):
         eigenvalue of the Hessian by alpha, averaged over `curvature_window` epochs, exceeds so many times its mean
         `curvature_window - 1` epochs earlier, and return that epoch (arXiv 1909.09656, which takes 1.3 and 5).
         `selection`: by alpha, or by what an operation's removal costs on `selection_batches` batches of half B.
-        `pictures`: draw the cell after each epoch.
         """
 
         objective: Literal["contrastive", "labels", "random_labels"] = "contrastive"
@@ -75,7 +74,6 @@ class SSNAS(SimCLR):
         curvature_window: int = Field(default=5, ge=2)
         selection: Literal["alpha", "perturbation"] = "alpha"
         selection_batches: int = Field(default=4, ge=1)
-        pictures: bool = True
 
     encoder: Supernet
 
@@ -283,8 +281,9 @@ class SSNAS(SimCLR):
         }
         kept = [r for r in read_history(folder) if r["epoch"] < epoch]
         write_text(folder / HISTORY, "".join(json.dumps(r) + "\n" for r in [*kept, record]))
-        if self.config.pictures:
-            draw_cell(genotype, folder / PICTURES / f"epoch_{epoch:03d}.png", f"epoch {epoch}: {uncapped} skips")
+        picture = folder / PICTURES / f"epoch_{epoch:03d}.svg"
+        picture.parent.mkdir(exist_ok=True)
+        write_text(picture, cell_svg(genotype, f"epoch {epoch}: {uncapped} skips"))
 
     def _check_curvature(self, epoch: int) -> dict[str, float]:
         """Measure and keep the curvature; go back to the earlier architecture and stop once it has risen."""
@@ -342,7 +341,7 @@ class SSNAS(SimCLR):
         return entropy(self.encoder.space, self.encoder.alpha, self.encoder.edge_normalisation)
 
     def export(self, trainer: Any) -> Path:
-        """Write `genotype.json` with where it comes from, and `cell.png`; a supernet itself is never published."""
+        """Write `genotype.json` with where it comes from, and `cell.svg`; a supernet itself is never published."""
         recipe, dataset = trainer.recipe, trainer.data.dataset
         from training.run import code_commit
 
@@ -363,7 +362,7 @@ class SSNAS(SimCLR):
         }
         found = parse_genotype({**self.genotype(alpha=self._selected()).model_dump(mode="json"), "search": search})
         path = trainer.folder.path / GENOTYPE
-        draw_cell(found, trainer.folder.path / "cell.png", f"{recipe.name}, {genotype_hash(found)}")
+        write_text(trainer.folder.path / PICTURE, cell_svg(found, f"{recipe.name}, {genotype_hash(found)}"))
         write_text(path, to_json(found))
         return path
 

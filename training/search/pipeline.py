@@ -11,7 +11,6 @@ The genotype that `search` finds is the one that `pretrain` trains. Overrides na
 from __future__ import annotations
 
 import argparse
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -143,7 +142,8 @@ def run_pipeline(pipeline: Pipeline, options: argparse.Namespace, device: torch.
 
 
 def publish_found(pipeline: Pipeline, folder: Path) -> Path:
-    """`RUN/encoder/`, the pretrained network with the record of both stages, and `RUN/published/` with a card."""
+    """`RUN/encoder/`, the pretrained network with the record of both stages, and `RUN/published/` with a card
+    and the picture of the cell."""
     from zoo.loading import load
     from zoo.publishing import publish, write_checkpoint
 
@@ -168,6 +168,4 @@ def publish_found(pipeline: Pipeline, folder: Path) -> Path:
         training=record,
         dtype=config.weights.dtype,
     )
-    if (folder / "search" / "cell.png").exists():
-        shutil.copy(folder / "search" / "cell.png", folder / "cell.png")
     return publish(folder, pipeline.name, out=folder / "published", overwrite=True)
