@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import numpy as np
@@ -11,7 +12,14 @@ from torch import nn
 
 from evaluation.ranking import rank_correlation, rank_of
 from training.search.short_training import short_contrastive, short_supervised
-from training.search.zero_cost import contrastive_gradient, naswot, synflow
+from training.search.zero_cost import (
+    contrastive_gradient,
+    log_synflow,
+    naswot,
+    rank_growth,
+    spectral_entropy,
+    synflow,
+)
 from zoo.architectures import build
 from zoo.config import Architecture, ImageInput
 from zoo.errors import InputError
@@ -46,6 +54,9 @@ def test_synflow_of_a_linear_chain_by_hand():
     a, b = (layer.weight.detach().abs().flatten(1) for layer in (chain.a, chain.b))
     r = 5 * 5 * float((b @ a).sum())
     assert synflow(chain, (5, 5)) == pytest.approx(math.log(2 * r), rel=1e-5)
+    by_a, by_b = 25 * b.T.expand_as(a), 25 * (a @ torch.ones(3)).expand_as(b)
+    flow = float((a * by_a.log1p()).sum() + (b * by_b.log1p()).sum())
+    assert log_synflow(chain, (5, 5)) == pytest.approx(math.log(flow), rel=1e-5)
     assert torch.equal(chain.a.weight, before)
 
 
@@ -60,7 +71,38 @@ def test_scores_order_cells_that_differ_plainly():
     assert scores["all3"][0] > scores["all1"][0]
     assert min(scores["all3"][1], scores["all1"][1]) > scores["cut"][1]
     assert scores["cut"][0] == -math.inf and scores["cut"][2] == -math.inf
+    assert log_synflow(network(CUT), (8, 8)) == -math.inf < log_synflow(network(ALL1), (8, 8))
     assert all(math.isfinite(v) for v in scores["all3"])
+
+
+def test_spectral_entropy_is_the_log_of_the_effective_rank():
+    g = torch.Generator().manual_seed(0)
+    basis = torch.linalg.qr(torch.randn(400, 4, generator=g))[0]
+    basis = torch.linalg.qr(basis - basis.mean(0))[0].T.reshape(4, 4, 10, 10)  # (C, N, H, W), orthonormal, mean 0
+    maps = basis.permute(1, 0, 2, 3)
+    assert spectral_entropy(maps) == pytest.approx(math.log(4), rel=1e-5)
+    assert spectral_entropy(7 * maps[:, [0, 1, 1, 1]] + 3) == pytest.approx(
+        -(0.25 * math.log(0.25) + 0.75 * math.log(0.75)), rel=1e-4
+    )
+    assert spectral_entropy(torch.ones(2, 3, 4, 4)) == 0
+
+
+def test_rank_growth_sums_the_change_within_each_stage():
+    torch.manual_seed(0)
+    architecture = Architecture(family="cell_network", arguments={"genotype": ALL3, "width": 4, "depth": 3})
+    net, images = build(architecture, ImageInput(size=(16, 16))), torch.rand(8, 3, 16, 16)
+    body, x, entropies = copy.deepcopy(net).train().body, None, []
+    x = body.stem(images)
+    for cell in body.cells:
+        x = cell(x)
+        entropies.append(spectral_entropy(x.detach()))
+    # Three cells, a reduction, three cells, a reduction, three cells.
+    expected = sum(entropies[last] - entropies[first] for first, last in ((0, 2), (4, 6), (8, 10)))
+    state = copy.deepcopy(net.state_dict())
+    assert rank_growth(net, images) == pytest.approx(expected, rel=1e-4)
+    assert all(torch.equal(state[k], v) for k, v in net.state_dict().items())
+    shallow = network(ALL3)
+    assert rank_growth(shallow, images) == 0
 
 
 def test_naswot_counts_agreeing_units():
