@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.nasbench201 import ROOT, TASKS, batches, draw, network, read_scores, read_table
+from benchmarks.sections import renew
 from evaluation.ranking import rank_correlation, rank_of
 from training.run import write_text
 from training.search.zero_cost import log_synflow, naswot, rank_growth, synflow
@@ -155,6 +156,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--pool", type=int, default=1000, help="cells that a seed draws")
     parser.add_argument("--fresh", type=int, default=100, help="cells of each kind that judge the scores")
+    parser.add_argument("--records", action="store_true", help="also renew the section of RECORDS.md")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     options.out.mkdir(parents=True, exist_ok=True)
@@ -174,6 +176,8 @@ def main(arguments: list[str] | None = None) -> int:
     parts.append(f"Processor seconds a cell: {costs}.")
     text = "\n\n".join(parts)
     write_text(options.out / "report.md", text + "\n")
+    if options.records:
+        renew("nasbench201-search", text)
     print(text)
     return 0
 

@@ -26,6 +26,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.sections import renew
 from benchmarks.ssnas_search import accuracy_table, search
 from evaluation import evaluate
 from evaluation.ranking import rank_correlation
@@ -212,6 +213,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--separable", type=int, default=1, help="training seeds of the slow separable network")
     parser.add_argument("--probe", type=int, default=4000, help="samples that the probes see of each split")
     parser.add_argument("--report", action="store_true", help="print the tables of OUT/results.json; train nothing")
+    parser.add_argument("--records", action="store_true", help="also renew the section of RECORDS.md")
     options = parser.parse_intermixed_args(arguments)
     options.given = sys.argv[1:] if arguments is None else list(arguments)
     torch.set_num_threads(1)
@@ -228,6 +230,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     text = report(records, target)
     write_text(options.out / "report.md", text + "\n")
+    if options.records:
+        renew("ssnas-claim", text)
     print(text)
     return 0
 

@@ -21,6 +21,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.nasbench201 import TASKS, read_table
+from benchmarks.sections import renew
 from training.__main__ import main as train
 from training.loop import Trainer
 from training.methods.ssnas import GENOTYPE, read_history
@@ -140,6 +141,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3])
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
+    parser.add_argument("--records", action="store_true", help="also renew the section of RECORDS.md")
     given = sys.argv[1:] if arguments is None else arguments
     options = parser.parse_intermixed_args(given)
     torch.set_num_threads(1)
@@ -162,6 +164,8 @@ def main(arguments: list[str] | None = None) -> int:
             write_text(options.out / "searches.json", json.dumps(told, indent=1) + "\n")
             write_text(options.out / "searches.md", markdown(records) + "\n")
     print(markdown(records))
+    if options.records:
+        renew("ssnas-switches", markdown(records))
     return 0
 
 

@@ -13,7 +13,7 @@ from zoo.architectures.genotype import NB201_OPS, NB201Genotype
 @pytest.fixture(scope="module")
 def cells() -> list[str]:
     generator = np.random.default_rng(0)
-    drawn = {tuple(row) for row in generator.integers(0, 5, (900, 6)).tolist()}
+    drawn = {tuple(row) for row in generator.integers(0, 5, (6000, 6)).tolist()}
     return [NB201Genotype(edges=tuple(NB201_OPS[i] for i in row)).text() for row in sorted(drawn)]
 
 

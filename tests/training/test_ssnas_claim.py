@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from benchmarks import ssnas_claim, ssnas_search
+from benchmarks.sections import RECORDS, renew
 from training.recipe import read_recipe
 from zoo.architectures import build
 from zoo.architectures.genotype import NB201_OPS, NB201Genotype, parse_genotype
 from zoo.claims import interval, unpaired
 from zoo.config import Architecture, ImageInput
-from zoo.errors import ConfigError
+from zoo.errors import ConfigError, DataError
 
 TINY = ["data=synthetic:shapes?n=60", "data.limit=null", "data.store_size=16"]
 TINY += ["epochs=1", "batch_size=8", "input.size=[8, 8]"]
@@ -144,6 +145,17 @@ def test_report_alone_trains_nothing(tmp_path, capsys):
     (tmp_path / "results.json").write_text(json.dumps({"records": made_up(), "target_parameters": 1000}))
     assert ssnas_claim.main(["--out", str(tmp_path), "--report"]) == 0
     assert (tmp_path / "report.md").read_text() == capsys.readouterr().out
-    assert ssnas_claim.main(["epoch=3", "--out", str(tmp_path / "b")]) == 2
+    assert ssnas_claim.main(["epoch=3", "--out", str(tmp_path / "b")]) == 2 and not (tmp_path / "b").exists()
     with pytest.raises(ConfigError, match="did you mean"):
         read_recipe(ssnas_claim.RECIPE, ["epoch=3"])
+
+
+def test_a_section_of_the_records_is_renewed(tmp_path):
+    path = tmp_path / "RECORDS.md"
+    path.write_text("# a\n<!-- x -->\nold\n<!-- /x -->\n# b\n")
+    renew("x", "new\n", path)
+    assert path.read_text() == "# a\n<!-- x -->\n\nnew\n\n<!-- /x -->\n# b\n"
+    with pytest.raises(DataError, match="<!-- y --> and <!-- /y -->"):
+        renew("y", "new", path)
+    for name in ("ssnas-claim", "ssnas-switches", "nasbench201-search"):
+        assert f"<!-- {name} -->" in RECORDS.read_text() and f"<!-- /{name} -->" in RECORDS.read_text()
