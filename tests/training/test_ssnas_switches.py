@@ -192,3 +192,19 @@ def test_a_search_can_select_by_perturbation(tmp_path):
     table = method._selected().view(6, len(NB201_OPS))
     assert bool((table.softmax(1).max(1).values > 0.999).all())
     assert [NB201_OPS[int(i)] for i in table.argmax(1)] == first["edges"]
+
+
+def test_curvature_in_the_darts_space(tmp_path):
+    """A double backward through every operation, with partial channels, edge normalisation and a bf16 search."""
+    encoder = {"family": "cell_supernet", "space": "darts", "width": 4, "depth": 3, "partial": 2}
+    recipe = search(
+        method={"early_stop_curvature": 1e6, "curvature_window": 2, "skip_cap": 1},
+        encoder=encoder | {"edge_normalisation": True}, epochs=1, precision="bf16", input={"size": [8, 8]},
+        data={"dataset": "synthetic:shapes?n=44", "held_out": 0.2},
+    )  # fmt: skip
+    trainer = trainer_for(tmp_path / "run", recipe)
+    trainer.run()
+    (record,) = read_history(tmp_path / "run")
+    assert np.isfinite(record["curvature"]) and record["curvature"] != 0
+    found = json.loads(trainer.method.export(trainer).read_text())
+    assert found["format"] == "darts-cell" and [op for op, _ in found["normal"]].count("skip_connect") <= 1
