@@ -110,11 +110,12 @@ def retrained(
     if not path.exists():
         given = [f"encoder.width={size[0]}", f"encoder.depth={size[1]}", f"seed={seed}", *options.overrides]
         if not (folder / "encoder" / "config.json").exists():
-            started = time.process_time()
+            started, fresh = time.process_time(), not folder.exists()
             bare = genotype.model_copy(update={"search": {}})
             if status := train([RECIPE, f"encoder.genotype={bare.text()}", *given, "--out", str(folder)]):
                 sys.exit(status)
-            write_text(folder / "cost.json", json.dumps(round(time.process_time() - started, 1)) + "\n")
+            if fresh:  # of a training that was continued the time is not known
+                write_text(folder / "cost.json", json.dumps(round(time.process_time() - started, 1)) + "\n")
         data = read_recipe(str(folder / "recipe.yaml")).data
         fit, test = (open_dataset(data.dataset, split, root=data.root) for split in (data.split, "test"))
         encoder = load(f"local-dir:{folder / 'encoder'}")

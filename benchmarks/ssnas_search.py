@@ -71,7 +71,7 @@ def search(arm: str, seed: int, overrides: list[str], out: Path) -> NB201Genotyp
     recipe, folder = recipe_of(arm, seed, overrides), run_folder(arm, seed, out)
     path = folder / GENOTYPE
     if not path.exists():
-        started = time.process_time()
+        started, fresh = time.process_time(), not folder.exists()
         if arm in DERIVED:
             search("contrastive", seed, overrides, out)
             _derive_again(recipe, run_folder("contrastive", seed, out), folder)
@@ -79,7 +79,9 @@ def search(arm: str, seed: int, overrides: list[str], out: Path) -> NB201Genotyp
             given = [RECIPE, "precision=fp32", *overrides, *ARMS[arm], f"seed={seed}"]
             if status := train([*given, "--out", str(folder)]):
                 sys.exit(status)
-        write_text(folder / "cost.json", json.dumps({"processor_s": round(time.process_time() - started, 1)}) + "\n")
+        if fresh:  # of a search that was continued the time is not known
+            cost = {"processor_s": round(time.process_time() - started, 1)}
+            write_text(folder / "cost.json", json.dumps(cost) + "\n")
     found = parse_genotype(path.read_text(encoding="utf-8"))
     assert isinstance(found, NB201Genotype)
     return found
@@ -127,9 +129,10 @@ def markdown(records: list[dict]) -> str:
     for arm in dict.fromkeys(r["arm"] for r in records):
         rows = [r for r in records if r["arm"] == arm]
         cells = [interval([r[task] for r in rows]).text() for task in TASKS]
-        means = [sum(r[key] for r in rows) / len(rows) for key in ("skips", "entropy", "processor_s")]
+        means = [sum(r[key] for r in rows) / len(rows) for key in ("skips", "entropy")]
+        costs = [r["processor_s"] for r in rows if "processor_s" in r]
         stopped = sum(bool(r["stopped_early"]) for r in rows)
-        numbers = f"{means[0]:.1f} | {means[1]:.2f} | {stopped} | {means[2]:.0f}"
+        numbers = f"{means[0]:.1f} | {means[1]:.2f} | {stopped} | {f'{sum(costs) / len(costs):.0f}' if costs else '–'}"
         lines.append(f"| {arm} | {len(rows)} | {' | '.join(cells)} | {numbers} |")
     return "\n".join(lines)
 
