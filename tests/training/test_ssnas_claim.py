@@ -54,7 +54,7 @@ def test_one_command_searches_looks_up_and_resumes(table, tmp_path, capsys, monk
     printed = capsys.readouterr().out
     told = json.loads((tmp_path / "searches.json").read_text())
     assert [r["arm"] for r in told["records"]] == command[-4:] and "--arms" in told["command"]
-    assert all(r["cifar10"] == 90 and r["processor_s"] > 0 for r in told["records"])
+    assert all(r["cifar10"] == 90 and r["processor_s"] >= 0 for r in told["records"])
     assert (tmp_path / "searches.md").read_text() in printed
     by_arm = {r["arm"]: r for r in told["records"]}
     assert parse_genotype(by_arm["skip cap 2"]["cell"]).edges.count("skip_connect") <= 2
