@@ -29,6 +29,7 @@ import torch
 from benchmarks.sections import renew
 from benchmarks.ssnas_search import accuracy_table, search
 from evaluation import evaluate
+from evaluation.floors import untrained
 from evaluation.ranking import rank_correlation
 from training.__main__ import main as train
 from training.recipe import read_recipe
@@ -39,6 +40,7 @@ from zoo.catalog import config as published_config
 from zoo.claims import interval, unpaired
 from zoo.config import Architecture, ImageInput
 from zoo.data import open_dataset
+from zoo.encoder import Encoder
 from zoo.errors import ZooError
 from zoo.loading import load
 
@@ -116,14 +118,22 @@ def retrained(
                 sys.exit(status)
             if fresh:  # of a training that was continued the time is not known
                 write_text(folder / "cost.json", json.dumps(round(time.process_time() - started, 1)) + "\n")
-        data = read_recipe(str(folder / "recipe.yaml")).data
-        fit, test = (open_dataset(data.dataset, split, root=data.root) for split in (data.split, "test"))
-        encoder = load(f"local-dir:{folder / 'encoder'}")
-        found = evaluate(encoder, fit, test, protocols=["logreg", "knn"], floors=False, limit=options.probe)
-        scores = {row.protocol: 100 * row.metrics["top1"].value for row in found.rows}
+        scores = judge(load(f"local-dir:{folder / 'encoder'}"), folder, options)
         cost = json.loads((folder / "cost.json").read_text()) if (folder / "cost.json").exists() else None
         write_text(path, json.dumps({**scores, "processor_s": cost}) + "\n")
-    return json.loads(path.read_text())
+    floor = folder / "untrained.json"
+    if not floor.exists():
+        network = untrained(load(f"local-dir:{folder / 'encoder'}"), seed)
+        write_text(floor, json.dumps({"untrained": judge(network, folder, options)["logreg-v1"]}) + "\n")
+    return json.loads(path.read_text()) | json.loads(floor.read_text())
+
+
+def judge(encoder: Encoder, folder: Path, options: argparse.Namespace) -> dict[str, float]:
+    """Top-1 on test by protocol, per cent; fitted on the data that the run in `folder` trained on."""
+    data = read_recipe(str(folder / "recipe.yaml")).data
+    fit, test = (open_dataset(data.dataset, split, root=data.root) for split in (data.split, "test"))
+    found = evaluate(encoder, fit, test, protocols=["logreg", "knn"], floors=False, limit=options.probe)
+    return {row.protocol: 100 * row.metrics["top1"].value for row in found.rows}
 
 
 def collect(options: argparse.Namespace) -> tuple[list[dict], int]:
@@ -167,12 +177,13 @@ def report(records: list[dict], target: int) -> str:
     """Markdown: the arms, their differences from random cells, and what predicts the accuracy of a cell."""
     arms = {arm: [r for r in records if r["arm"] == arm] for arm in dict.fromkeys(r["arm"] for r in records)}
     lines = [
-        "| arm | cells | networks | parameters | logreg-v1 | knn-v1 | minus random, logreg-v1 | NAS-Bench-201, C10 |",
-        "|---|---:|---:|---:|---|---|---|---:|",
+        "| arm | cells | networks | parameters | logreg-v1 | minus random | untrained, logreg-v1 | knn-v1 | "
+        "NAS-Bench-201, C10 |",
+        "|---|---:|---:|---:|---|---|---|---|---:|",
     ]
     for arm, rows in arms.items():
         counts = [r["parameters"] for r in rows]
-        logreg, knn = ([r[k] for r in rows] for k in ("logreg-v1", "knn-v1"))
+        logreg, knn, floor = ([r[k] for r in rows] for k in ("logreg-v1", "knn-v1", "untrained"))
         known = [r["nasbench201_cifar10"] for r in rows if "nasbench201_cifar10" in r]
         against = "–"
         if arm != "random cells" and "random cells" in arms:
@@ -181,7 +192,8 @@ def report(records: list[dict], target: int) -> str:
         span = f"{min(counts):,}" if min(counts) == max(counts) else f"{min(counts):,} to {max(counts):,}"
         lines.append(
             f"| {arm} | {len({r['cell'] for r in rows})} | {len(rows)} | {span} | {interval(logreg).text()} | "
-            f"{interval(knn).text()} | {against} | {f'{np.mean(known):.2f}' if known else '–'} |"
+            f"{against} | {interval(floor).text()} | {interval(knn).text()} | "
+            f"{f'{np.mean(known):.2f}' if known else '–'} |"
         )
     worst = max(abs(r["parameters"] / target - 1) for r in records)
     lines += ["", f"All parameters lie within {100 * worst:.1f} % of {target:,}."]
@@ -196,6 +208,7 @@ def report(records: list[dict], target: int) -> str:
         for key, told in (
             ("parameters_at_width_16", "parameters at equal width (the proxy)"),
             ("parameters", "what is left of differences in parameters after matching"),
+            ("untrained", "accuracy of the same network untrained"),
             ("nasbench201_cifar10", "accuracy in NAS-Bench-201, trained with labels at equal width"),
         ):
             rho = rank_correlation(np.array([r[key] for r in cells.values()], float), accuracy).spearman
