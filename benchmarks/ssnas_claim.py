@@ -111,6 +111,7 @@ def retrained(
     path = folder / "judged.json"
     if not path.exists():
         given = [f"encoder.width={size[0]}", f"encoder.depth={size[1]}", f"seed={seed}", *options.overrides]
+        given += options.retrain
         if not (folder / "encoder" / "config.json").exists():
             started, fresh = time.process_time(), not folder.exists()
             bare = genotype.model_copy(update={"search": {}})
@@ -221,6 +222,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="of both recipes, as in data=data/cifar10")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--retrain", nargs="*", default=[], metavar="key=value", help="of the retraining alone")
     parser.add_argument("--random", type=int, default=8, help="random cells")
     parser.add_argument("--trainings", type=int, default=3, help="training seeds of the named cells")
     parser.add_argument("--searches", type=int, default=4, help="search seeds of each objective")
@@ -236,7 +238,7 @@ def main(arguments: list[str] | None = None) -> int:
             kept = json.loads((options.out / "results.json").read_text(encoding="utf-8"))
             records, target = kept["records"], kept["target_parameters"]
         else:
-            read_recipe(RECIPE, options.overrides)
+            read_recipe(RECIPE, [*options.overrides, *options.retrain])
             options.out.mkdir(parents=True, exist_ok=True)
             records, target = collect(options)
     except (ZooError, FileNotFoundError) as error:

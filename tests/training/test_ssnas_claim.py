@@ -95,7 +95,7 @@ def test_widths_match_the_parameters():
 
 def test_a_cell_is_retrained_and_judged_once(table, tmp_path, monkeypatch):
     options = argparse.Namespace(
-        out=tmp_path, overrides=[o for o in TINY if "limit" not in o] + ["data.limit=40"], probe=30
+        out=tmp_path, overrides=[o for o in TINY if "limit" not in o], retrain=["data.limit=40"], probe=30
     )
     monkeypatch.setattr(ssnas_claim, "open_dataset", lambda address, split, root=None: split_of(address, split))
     conv = parse_genotype("nb201_all_conv3x3")
