@@ -20,9 +20,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.ms2l_claim import parts_of, probe
+from benchmarks.claims import features
+from benchmarks.ms2l_claim import parts_of
 from evaluation.finetune import FineTuner
 from evaluation.floors import untrained
+from evaluation.probe import LogisticProbe
 from evaluation.protocol import FineTuneV1
 from training.__main__ import main as train
 from training.run import write_text
@@ -108,6 +110,14 @@ def measured(out: Path, arm: str, seed: int, split: str, settings: FineTuneV1) -
     found = fine_tuned(encoder, data, split, settings, seed) if tuned else {"top1": probe(encoder, data, split)}
     write_text(path, json.dumps({"settings": wanted, **found}) + "\n")
     return found
+
+
+def probe(encoder: Encoder, data: dict, split: str) -> float:
+    """Top-1 of logreg-v1 on frozen features."""
+    train_part, test_part = (
+        features(encoder, open_dataset(data["dataset"], part, root=data["root"])) for part in parts_of(split)
+    )
+    return float((LogisticProbe().run(train_part, test_part).predicted == test_part.labels).mean())
 
 
 def fine_tuned(encoder: Encoder, data: dict, split: str, settings: FineTuneV1, seed: int) -> dict[str, float]:

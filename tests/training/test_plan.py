@@ -15,6 +15,7 @@ TINY = [
     "batch_size=32",
     "epochs=3",
     "monitor=null",
+    "precision=fp32",
 ]
 
 
