@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.sections import renew
+from benchmarks.sections import publish
 from evaluation import evaluate
 from evaluation.floors import untrained
 from training.run import write_text
@@ -80,11 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
     except ZooError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    text = report(curves)
-    write_text(options.out / "report.md", text + "\n")
-    print(text)
-    if options.records:
-        renew(options.records, text)
+    publish(report(curves), options.out, options.records)
     return 0
 
 

@@ -66,12 +66,7 @@ class Study(claims.Study):
         return f"{FLOOR if floor else 'probe'}_{'_'.join(options.splits).replace('/', '-')}.json"
 
     def judge(self, encoder: Encoder, recipe: Recipe, options: argparse.Namespace) -> claims.Scores:
-        found = {}
-        for name in options.splits:
-            splits = (open_dataset(recipe.data.dataset, split, root=recipe.data.root) for split in parts_of(name))
-            train, test = (claims.features(encoder, split) for split in splits)
-            found[name] = float((LogisticProbe().run(train, test).predicted == test.labels).mean())
-        return found
+        return {name: probe(encoder, recipe.data.dataset, recipe.data.root, name) for name in options.splits}
 
     def measure(self, column: str, recipe: Recipe, options: argparse.Namespace) -> str:
         return f"top-1 accuracy of logreg-v1 on frozen features, {column} split ({' to '.join(parts_of(column))})"
@@ -81,6 +76,13 @@ def parts_of(split: str) -> tuple[str, str]:
     """Training and test split behind a column's name."""
     train_part, test_part = SPLITS[split] if split in SPLITS else split.split("/")
     return train_part, test_part
+
+
+def probe(encoder: Encoder, dataset: str, root: str | None, split: str) -> float:
+    """Top-1 in 0..1 of logreg-v1 on frozen features, on one pair of splits."""
+    parts = (open_dataset(dataset, part, root=root) for part in parts_of(split))
+    train, test = (claims.features(encoder, part) for part in parts)
+    return float((LogisticProbe().run(train, test).predicted == test.labels).mean())
 
 
 def main(arguments: list[str] | None = None) -> int:

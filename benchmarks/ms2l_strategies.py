@@ -20,11 +20,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.claims import features
-from benchmarks.ms2l_claim import parts_of
+from benchmarks.claims import run_folder
+from benchmarks.ms2l_claim import parts_of, probe
 from evaluation.finetune import FineTuner
 from evaluation.floors import untrained
-from evaluation.probe import LogisticProbe
 from evaluation.protocol import FineTuneV1
 from training.__main__ import main as train
 from training.run import write_text
@@ -63,13 +62,13 @@ def main(arguments: list[str] | None = None) -> int:
     arms: dict[str, list[float]] = {arm: [] for arm in ARMS}
     for seed in options.seeds:
         for name, changes in RUNS.items():
-            run = folder(options.out, name, seed)
+            run = run_folder(options.out, name, seed)
             wanted = [options.recipe, *options.overrides, *changes, f"seed={seed}", "--run", str(run)]
             if not (run / "encoder" / "config.json").exists() and (code := train(wanted)):
                 return code
         for arm in ARMS:
             arms[arm].append(measured(options.out, arm, seed, options.split, settings)["top1"])
-    training = load(f"local-dir:{folder(options.out, 'pretrained', options.seeds[0]) / 'encoder'}").config.training
+    training = load(f"local-dir:{run_folder(options.out, 'pretrained', options.seeds[0]) / 'encoder'}").config.training
     claim = Claim(
         title="MS²L's strategies against a supervised network",
         measure=f"top-1 accuracy, {options.split} split",
@@ -91,33 +90,24 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def folder(out: Path, run: str, seed: int) -> Path:
-    """Where a run of one seed lies."""
-    return out / f"{run.replace(' ', '_')}_seed{seed}"
-
-
 def measured(out: Path, arm: str, seed: int, split: str, settings: FineTuneV1) -> dict[str, float]:
     """`{"top1": 0..1, ...}` of one arm and seed, kept beside the run; a file of other settings is measured again."""
     run, again, tuned = ARMS[arm]
     wanted = {"split": split, **(settings.model_dump(mode="json") if tuned else {})}
-    path = folder(out, run, seed) / f"{arm.replace(', ', '_').replace(' ', '_')}.json"
+    path = run_folder(out, run, seed) / f"{arm.replace(', ', '_').replace(' ', '_')}.json"
     if path.exists() and (kept := json.loads(path.read_text()))["settings"] == wanted:
         return kept
-    encoder = load(f"local-dir:{folder(out, run, seed) / 'encoder'}")
+    encoder = load(f"local-dir:{run_folder(out, run, seed) / 'encoder'}")
     data = encoder.config.training.recipe["data"]
     if again:
         encoder = untrained(encoder, seed)
-    found = fine_tuned(encoder, data, split, settings, seed) if tuned else {"top1": probe(encoder, data, split)}
+    found = (
+        fine_tuned(encoder, data, split, settings, seed)
+        if tuned
+        else {"top1": probe(encoder, data["dataset"], data["root"], split)}
+    )
     write_text(path, json.dumps({"settings": wanted, **found}) + "\n")
     return found
-
-
-def probe(encoder: Encoder, data: dict, split: str) -> float:
-    """Top-1 of logreg-v1 on frozen features."""
-    train_part, test_part = (
-        features(encoder, open_dataset(data["dataset"], part, root=data["root"])) for part in parts_of(split)
-    )
-    return float((LogisticProbe().run(train_part, test_part).predicted == test_part.labels).mean())
 
 
 def fine_tuned(encoder: Encoder, data: dict, split: str, settings: FineTuneV1, seed: int) -> dict[str, float]:

@@ -23,15 +23,14 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.nasbench201 import ROOT, TASKS, batches, draw, network, read_scores, read_table
-from benchmarks.sections import renew
+from benchmarks.sections import publish
 from evaluation.ranking import rank_correlation, rank_of
-from training.run import write_text
 from training.search.zero_cost import log_synflow, naswot, rank_growth, synflow
 from zoo.architectures.genotype import parse_genotype
 from zoo.claims import interval
 
-#: Share of a pool that the first score keeps, and how many untrained networks rank growth is averaged over.
-KEPT, NETWORKS = 0.1, 1
+#: Share of a pool that the first score keeps.
+KEPT = 0.1
 ALL_CONV = parse_genotype("nb201_all_conv3x3").text()
 TITLES = {
     "parameters": "parameters", "synflow": "synaptic flow", "naswot": "activation patterns",
@@ -73,8 +72,7 @@ class Scores:
         if name == "parameters":
             return 9 * edges.count("nor_conv_3x3") + edges.count("nor_conv_1x1")
         if name == "rank_growth":  # needs the benchmark's own depth
-            nets = [network(cell, 16, 5, 16, seed) for seed in range(NETWORKS)]
-            return sum(rank_growth(net, self.images) for net in nets) / NETWORKS
+            return rank_growth(network(cell, 16, 5, 16), self.images)
         net = network(cell, 16, 1, 16)
         if name == "naswot":
             return naswot(net, self.images)
@@ -174,11 +172,7 @@ def main(arguments: list[str] | None = None) -> int:
         parts += [f"#### {len(group)} {title}, none of them explored", worth(group, scores, truth)]
     costs = ", ".join(f"{TITLES[name]} {scores.seconds(name):.3f}" for name in (*BOTH, "naswot"))
     parts.append(f"Processor seconds a cell: {costs}.")
-    text = "\n\n".join(parts)
-    write_text(options.out / "report.md", text + "\n")
-    if options.records:
-        renew("nasbench201-search", text)
-    print(text)
+    publish("\n\n".join(parts), options.out, "nasbench201-search" if options.records else None)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Sections of RECORDS.md that a benchmark writes itself, between `<!-- NAME -->` and `<!-- /NAME -->`."""
+"""Reports of benchmarks, and the sections of RECORDS.md that they fill: `<!-- NAME -->` to `<!-- /NAME -->`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,14 @@ from training.run import write_text
 from zoo.errors import DataError
 
 RECORDS = Path(__file__).parents[1] / "RECORDS.md"
+
+
+def publish(text: str, out: Path, section: str | None = None) -> None:
+    """Print a report, write it to `out/report.md`, and renew a section of RECORDS.md if one is named."""
+    write_text(out / "report.md", text + "\n")
+    print(text)
+    if section:
+        renew(section, text)
 
 
 def renew(name: str, text: str, path: Path = RECORDS) -> None:

@@ -19,15 +19,14 @@ import functools
 import json
 import shlex
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from benchmarks.sections import renew
-from benchmarks.ssnas_search import accuracy_table, search
+from benchmarks.sections import publish
+from benchmarks.ssnas_search import accuracy_table, kept_cost, search, timed
 from evaluation import evaluate
 from evaluation.floors import untrained
 from evaluation.ranking import rank_correlation
@@ -113,15 +112,12 @@ def retrained(
         given = [f"encoder.width={size[0]}", f"encoder.depth={size[1]}", f"seed={seed}", *options.overrides]
         given += options.retrain
         if not (folder / "encoder" / "config.json").exists():
-            started, fresh = time.process_time(), not folder.exists()
             bare = genotype.model_copy(update={"search": {}})
-            if status := train([RECIPE, f"encoder.genotype={bare.text()}", *given, "--out", str(folder)]):
-                sys.exit(status)
-            if fresh:  # of a training that was continued the time is not known
-                write_text(folder / "cost.json", json.dumps(round(time.process_time() - started, 1)) + "\n")
+            with timed(folder):
+                if status := train([RECIPE, f"encoder.genotype={bare.text()}", *given, "--out", str(folder)]):
+                    sys.exit(status)
         scores = judge(load(f"local-dir:{folder / 'encoder'}"), folder, options)
-        cost = json.loads((folder / "cost.json").read_text()) if (folder / "cost.json").exists() else None
-        write_text(path, json.dumps({**scores, "processor_s": cost}) + "\n")
+        write_text(path, json.dumps({**scores, **kept_cost(folder)}) + "\n")
     floor = folder / "untrained.json"
     if not floor.exists():
         network = untrained(load(f"local-dir:{folder / 'encoder'}"), seed)
@@ -244,11 +240,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (ZooError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    text = report(records, target)
-    write_text(options.out / "report.md", text + "\n")
-    if options.records:
-        renew("ssnas-claim", text)
-    print(text)
+    publish(report(records, target), options.out, "ssnas-claim" if options.records else None)
     return 0
 
 

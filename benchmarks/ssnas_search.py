@@ -16,10 +16,13 @@ import shlex
 import shutil
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
+from benchmarks.claims import run_folder
 from benchmarks.nasbench201 import TASKS, read_table
 from benchmarks.sections import renew
 from training.__main__ import main as train
@@ -68,28 +71,36 @@ def search(arm: str, seed: int, overrides: list[str], out: Path) -> NB201Genotyp
     Raises:
         ZooError: a bad override. SystemExit: the search failed or was stopped; the same call goes on.
     """
-    recipe, folder = recipe_of(arm, seed, overrides), run_folder(arm, seed, out)
+    recipe, folder = recipe_of(arm, seed, overrides), run_folder(out, arm, seed)
     path = folder / GENOTYPE
     if not path.exists():
-        started, fresh = time.process_time(), not folder.exists()
-        if arm in DERIVED:
-            search("contrastive", seed, overrides, out)
-            _derive_again(recipe, run_folder("contrastive", seed, out), folder)
-        else:
-            given = [RECIPE, "precision=fp32", *overrides, *ARMS[arm], f"seed={seed}"]
-            if status := train([*given, "--out", str(folder)]):
-                sys.exit(status)
-        if fresh:  # of a search that was continued the time is not known
-            cost = {"processor_s": round(time.process_time() - started, 1)}
-            write_text(folder / "cost.json", json.dumps(cost) + "\n")
+        with timed(folder):
+            if arm in DERIVED:
+                search("contrastive", seed, overrides, out)
+                _derive_again(recipe, run_folder(out, "contrastive", seed), folder)
+            else:
+                given = [RECIPE, "precision=fp32", *overrides, *ARMS[arm], f"seed={seed}"]
+                if status := train([*given, "--out", str(folder)]):
+                    sys.exit(status)
     found = parse_genotype(path.read_text(encoding="utf-8"))
     assert isinstance(found, NB201Genotype)
     return found
 
 
-def run_folder(arm: str, seed: int, out: Path) -> Path:
-    """Where an arm searches."""
-    return out / f"{arm.replace(' ', '_')}_seed{seed}"
+@contextmanager
+def timed(folder: Path) -> Iterator[None]:
+    """Keep the processor time of the run in `folder`; of one that is continued it is not known, and not kept."""
+    started, fresh = time.process_time(), not folder.exists()
+    yield
+    if fresh:
+        cost = {"processor_s": round(time.process_time() - started, 1)}
+        write_text(folder / "cost.json", json.dumps(cost) + "\n")
+
+
+def kept_cost(folder: Path) -> dict[str, float]:
+    """`{"processor_s": ...}` that `timed` kept, or nothing."""
+    path = folder / "cost.json"
+    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def _derive_again(recipe: Recipe, source: Path, folder: Path) -> None:
@@ -103,9 +114,7 @@ def _derive_again(recipe: Recipe, source: Path, folder: Path) -> None:
 
 def record(arm: str, seed: int, found: NB201Genotype, out: Path, table: dict[str, tuple[float, ...]]) -> dict:
     """What is kept of one search."""
-    folder = run_folder(arm, seed, out)
-    cost = json.loads((folder / "cost.json").read_text()) if (folder / "cost.json").exists() else {}
-    history = read_history(folder if arm not in DERIVED else run_folder("contrastive", seed, out))
+    history = read_history(run_folder(out, "contrastive" if arm in DERIVED else arm, seed))
     return {
         "arm": arm,
         "seed": seed,
@@ -116,7 +125,7 @@ def record(arm: str, seed: int, found: NB201Genotype, out: Path, table: dict[str
         "entropy": found.search.get("entropy"),
         "stopped_early": found.search.get("stopped_early"),
         "curvatures": [r["curvature"] for r in history if "curvature" in r],
-        **cost,
+        **kept_cost(run_folder(out, arm, seed)),
     }
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from training import distributed
-from training.batches import TrainingData, batches_for, epoch_order, step_seed
+from training.batches import TrainingData, batches_for, epoch_order, searches, step_seed
 from training.cpu_guard import refuse_unwritten_gradients
 from training.errors import TrainingError
 from training.methods import Context, method_class
@@ -122,7 +122,7 @@ class Trainer:
     def _parts(self) -> list[np.ndarray]:
         """What a batch is drawn from: all training samples, or two random halves for methods that search."""
         train = self.data.train
-        if not getattr(method_class(self.recipe.method["name"]), "halves", False):
+        if not searches(self.recipe):
             return [train]
         size = len(train) // 2
         if size < self.recipe.batch_size:

@@ -175,21 +175,19 @@ def _plain(facts: dict[str, Any]) -> dict[str, str]:
 def _embedded(config: CheckpointConfig) -> list[dict[str, str]]:
     """The pictures of the card."""
     return [
-        {
-            "caption": Path(file).stem.removeprefix(f"{config.name}_"),
-            "source": f"data:image/svg+xml;base64,{base64.b64encode(text.encode()).decode()}",
-        }
+        _picture(Path(file), Path(file).stem.removeprefix(f"{config.name}_"), text.encode())
         for file, text in card_pictures(config).items()
     ]
+
+
+def _picture(path: Path, caption: str, content: bytes) -> dict[str, str]:
+    return {"caption": caption, "source": f"data:{_PICTURES[path.suffix]};base64,{base64.b64encode(content).decode()}"}
 
 
 def _pictures(folder: Path) -> list[dict[str, str]]:
     """Pictures beside the weights, embedded; the file name is the caption."""
     return [
-        {
-            "caption": path.stem.replace("_", " "),
-            "source": f"data:{_PICTURES[path.suffix]};base64,{base64.b64encode(path.read_bytes()).decode()}",
-        }
+        _picture(path, path.stem.replace("_", " "), path.read_bytes())
         for path in sorted(folder.iterdir())
         if path.suffix in _PICTURES and path.is_file() and path.stat().st_size <= MAX_PICTURE_BYTES
     ]

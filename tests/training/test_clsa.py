@@ -8,9 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tests.training.distributed_cases import BATCH, TinyEncoder, clsa_views, group_norm
-from tests.training.test_loop import same_state, tiny, trainer_for
+from tests.training.test_loop import in_parts, same_state, tiny, trainer_for
 from tests.training.test_moco import SHAPES, found_before_and_after
-from training.loop import Stopped
 from training.losses import ddm
 from training.methods import Context
 from training.methods.clsa import CLSA
@@ -211,17 +210,7 @@ def run(path, name: str = "clsa", **changes):
 def test_resume_continues_bit_for_bit(tmp_path, changes):
     whole = run(tmp_path / "whole", **changes)
     whole.run()
-    first = run(tmp_path / "parts", **changes)
-
-    def interrupt(step):
-        if step == 7:
-            first._stop = "test"
-
-    with pytest.raises(Stopped):
-        first.run(on_step=interrupt)
-    second = run(tmp_path / "parts", **changes)
-    assert second.resume() and second.step == 7
-    second.run()
+    second = in_parts(lambda: run(tmp_path / "parts", **changes), at=7)
     same_state(whole.state(), second.state())
 
 

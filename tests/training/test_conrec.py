@@ -10,11 +10,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from tests.training.distributed_cases import TinyEncoder
-from tests.training.test_loop import same_state, tiny, trainer_for
+from tests.training.test_loop import in_parts, same_state, tiny, trainer_for
 from training.__main__ import main
 from training.augment.corrupt import PRESETS as CORRUPTIONS
 from training.decoder import Decoder
-from training.loop import Stopped
 from training.losses import nt_xent, reconstruction
 from training.methods import Context, method_class
 from training.methods.conrec import ConRec
@@ -256,17 +255,7 @@ def test_a_run_resumes_bit_for_bit(tmp_path, changes):
     recipe = tiny(method={"name": "conrec"}, encoder=ENCODER, log_every=1, epochs=2, monitor=None, **changes)
     whole = trainer_for(tmp_path / "whole", recipe)
     whole.run()
-    first = trainer_for(tmp_path / "parts", recipe)
-
-    def interrupt(step):
-        if step == 5:
-            first._stop = "test"
-
-    with pytest.raises(Stopped):
-        first.run(on_step=interrupt)
-    second = trainer_for(tmp_path / "parts", recipe)
-    assert second.resume()
-    second.run()
+    second = in_parts(lambda: trainer_for(tmp_path / "parts", recipe), at=5)
     same_state(whole.state(), second.state())
 
 

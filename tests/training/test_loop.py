@@ -64,22 +64,28 @@ def same_state(a, b):
             assert a[key] == b[key], key
 
 
+def in_parts(make, at):
+    """What `make()` trains, interrupted once step `at` is done and gone on with by another trainer; that trainer."""
+    first = make()
+
+    def interrupt(step):
+        if step == at:
+            first._stop = "test"
+
+    with pytest.raises(Stopped):
+        first.run(on_step=interrupt)
+    second = make()
+    assert second.resume() and second.step == at
+    second.run()
+    return second
+
+
 @pytest.mark.parametrize("changes", [{}, {"accumulate": 2, "optim": {"name": "lars"}}, {"precision": "bf16"}])
 def test_resume_continues_bit_for_bit(tmp_path, changes):
     recipe = tiny(log_every=1, **changes)
     whole = trainer_for(tmp_path / "whole", recipe)
     whole.run()
-    first = trainer_for(tmp_path / "parts", recipe)
-
-    def interrupt(step):
-        if step == 7:
-            first._stop = "test"
-
-    with pytest.raises(Stopped):
-        first.run(on_step=interrupt)
-    second = trainer_for(tmp_path / "parts", recipe)
-    assert second.resume() and second.step == 7
-    second.run()
+    second = in_parts(lambda: trainer_for(tmp_path / "parts", recipe), at=7)
     same_state(whole.state(), second.state())
 
     def strip(path):

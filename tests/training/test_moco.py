@@ -10,9 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tests.training.distributed_cases import BATCH, TinyEncoder, group_norm, images, moco_views
-from tests.training.test_loop import same_state, tiny, trainer_for
+from tests.training.test_loop import in_parts, same_state, tiny, trainer_for
 from training.augment.image import ImageAugment
-from training.loop import Stopped
 from training.losses import info_nce, memory_similarities
 from training.methods import Context, method_class
 from training.methods.moco import MoCo
@@ -273,17 +272,7 @@ def test_resume_continues_bit_for_bit(tmp_path, changes):
     keys = whole.state()["method"].keys()
     assert {"queue.keys", "queue.position", "key_encoder.head.0.weight"} <= keys
     assert any(k.startswith("key_encoder.encoder.") and k.endswith("running_var") for k in keys)
-    first = trainer_for(tmp_path / "parts", recipe)
-
-    def interrupt(step):
-        if step == 7:
-            first._stop = "test"
-
-    with pytest.raises(Stopped):
-        first.run(on_step=interrupt)
-    second = trainer_for(tmp_path / "parts", recipe)
-    assert second.resume() and second.step == 7
-    second.run()
+    second = in_parts(lambda: trainer_for(tmp_path / "parts", recipe), at=7)
     same_state(whole.state(), second.state())
 
 

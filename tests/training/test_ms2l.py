@@ -9,12 +9,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from tests.training.test_loop import in_parts, trainer_for
 from training.__main__ import main
-from training.loop import Stopped, Trainer
 from training.methods import Context
 from training.methods.ms2l import MS2L, seen_frames, shuffle_segments
 from training.recipe import parse_recipe, read_recipe
-from training.run import RunFolder
 from zoo.architectures import build
 from zoo.architectures.skeleton_gru import SkeletonGRU
 from zoo.config import Architecture, ImageInput, SkeletonInput
@@ -237,12 +236,6 @@ def tiny(**changes):
     return parse_recipe(raw, "tiny")
 
 
-def trainer_for(path, recipe):
-    folder = RunFolder(path)
-    folder.prepare(recipe, "test")
-    return Trainer(recipe, folder, torch.device("cpu"))
-
-
 def test_a_run_resumes_bit_for_bit_and_publishes(tmp_path):
     import zoo
     from training.export import export_encoder
@@ -252,17 +245,7 @@ def test_a_run_resumes_bit_for_bit_and_publishes(tmp_path):
     assert set(groups[whole.data.held]) == {0, 1} and not set(groups[whole.data.train]) & {0, 1}
     whole.run()
     assert any("held_out_knn" in record for record in whole.folder.records())
-    first = trainer_for(tmp_path / "parts", tiny())
-
-    def interrupt(step):
-        if step == 5:
-            first._stop = "test"
-
-    with pytest.raises(Stopped):
-        first.run(on_step=interrupt)
-    second = trainer_for(tmp_path / "parts", tiny())
-    assert second.resume()
-    second.run()
+    second = in_parts(lambda: trainer_for(tmp_path / "parts", tiny()), at=5)
     for key, value in whole.method.state_dict().items():
         assert torch.equal(value, second.method.state_dict()[key]), key
     encoder = zoo.load(f"local-dir:{export_encoder(second)}")

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from tests.training.test_loop import same_state, tiny, trainer_for
+from tests.training.test_loop import in_parts, same_state, tiny, trainer_for
 from tests.training.test_ssnas import search
 from training.batches import TrainingData
-from training.loop import Stopped, build_method
+from training.loop import build_method
 from training.methods.ssnas import read_history
 from training.search.curvature import largest_eigenvalue, rises
 from training.search.derive import SPACES, derive
@@ -122,17 +122,7 @@ def test_curvature_is_that_of_the_validation_loss_and_resumes(tmp_path):
     recipe = search(method={"early_stop_curvature": 1e6, "curvature_window": 2}, epochs=3)
     whole = trainer_for(tmp_path / "whole", recipe)
     whole.run()
-    first = trainer_for(tmp_path / "parts", recipe)
-
-    def interrupt(step):
-        if step == first.steps_per_epoch + 1:
-            first._stop = "test"
-
-    with pytest.raises(Stopped):
-        first.run(on_step=interrupt)
-    second = trainer_for(tmp_path / "parts", recipe)
-    assert second.resume()
-    second.run()
+    second = in_parts(lambda: trainer_for(tmp_path / "parts", recipe), at=whole.steps_per_epoch + 1)
     same_state(whole.state(), second.state())
     told = [r["curvature"] for r in read_history(tmp_path / "whole")]
     assert told == [r["curvature"] for r in read_history(tmp_path / "parts")] and all(np.isfinite(told))

@@ -22,7 +22,7 @@ from training.errors import TrainingError
 from training.losses import at_least_float32
 from training.methods import Context
 from training.methods.simclr import SimCLR
-from training.run import write_text
+from training.run import code_commit, write_text
 from training.search.curvature import largest_eigenvalue, rises
 from training.search.derive import derive, entropy, skips
 from training.search.perturbation import select_by_perturbation
@@ -343,8 +343,6 @@ class SSNAS(SimCLR):
     def export(self, trainer: Any) -> Path:
         """Write `genotype.json` with where it comes from, and `cell.svg`; a supernet itself is never published."""
         recipe, dataset = trainer.recipe, trainer.data.dataset
-        from training.run import code_commit
-
         search = {
             "method": "ssnas",
             "objective": self.config.objective,
