@@ -49,7 +49,7 @@ def run(
     data: str | None = None,
     encoder: str | None = None,
     out: Path = Path("reports/demo"),
-    limit: int = 1000,
+    limit: int = 1300,
     modality: str = "image",
 ) -> Path:
     """Load, extract, probe beside the floors, print the table, write the report.

@@ -276,7 +276,7 @@ def demo(
     ] = None,
     encoder: Annotated[str | None, typer.Option(help="default: the bundled SimCLR encoder")] = None,
     out: Annotated[Path, typer.Option(help="where the report goes")] = Path("reports/demo"),
-    limit: Annotated[int, typer.Option(min=20, help="at most this many samples a split")] = 1000,
+    limit: Annotated[int, typer.Option(min=20, help="at most this many samples a split")] = 1300,
     modality: Annotated[str, typer.Option(help="image or skeleton: which encoder and data are taken")] = "image",
     open_: Annotated[bool, typer.Option("--open", help="open the report in a browser")] = False,
 ) -> None:
