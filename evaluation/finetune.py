@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from evaluation.inputs import Outcome
 from evaluation.protocol import FineTuneV1
 from evaluation.training_inputs import inputs_of
+from zoo.architectures.single_pixel import strided_on_one_pixel
 from zoo.data.base import Dataset
 from zoo.data.splits import held_out
 from zoo.encoder import Encoder
-from zoo.errors import DataError
+from zoo.errors import DataError, InputError
 from zoo.features import embed, resolve_precision
 
 Progress = Callable[[str, int, int], None]
@@ -30,7 +31,8 @@ class FineTuner:
     Args:
         settings: steps, batch size, grids.
         seed: of the held-out split, the order of samples and the augmentation.
-        precision: of forward and backward passes, `"auto"`, `"fp32"`, `"bf16"`.
+        precision: of forward and backward passes, `"auto"`, `"fp32"`, `"bf16"`; `"auto"` is float32 for a network that
+            torch trains wrongly in bfloat16 on a CPU (`strided_on_one_pixel`).
         device: where to train; None is a GPU if there is one.
         progress: called as `progress(what, step, steps)`.
     """
@@ -46,7 +48,7 @@ class FineTuner:
     ) -> None:
         self.settings, self.seed, self.progress = settings or FineTuneV1(), seed, progress
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.precision = resolve_precision(precision, self.device)
+        self.asked, self.precision = precision, resolve_precision(precision, self.device)
 
     def run(self, encoder: Encoder, train: Dataset, test: Dataset, held: np.ndarray | None = None) -> Outcome:
         """Choose learning rate and weight decay on part of `train`, train on all of it, predict `test`.
@@ -58,7 +60,9 @@ class FineTuner:
 
         Raises:
             DataError: no labels, fewer than two classes, or training diverged at every learning rate.
+            InputError: a reduced precision was asked for in which torch trains this network wrongly.
         """
+        self._check_precision(encoder)
         labels = _checked(train)
         classes = max(len(train.class_names), int(labels.max()) + 1)
         grid = [
@@ -87,6 +91,18 @@ class FineTuner:
         if scores:
             chosen["held_out_top1"] = scores[best]
         return Outcome(self._predict(network, head, test), chosen, tuple(warnings))
+
+    def _check_precision(self, encoder: Encoder) -> None:
+        self.precision = resolve_precision(self.asked, self.device)
+        if self.device.type != "cpu" or self.precision == "fp32":
+            return
+        if wrong := strided_on_one_pixel(encoder):
+            if self.asked != "auto":
+                raise InputError(
+                    f"precision {self.asked} on the CPU gives wrong gradients of {wrong[0]}, which meets one pixel; "
+                    "use precision 'auto' or 'fp32'"
+                )
+            self.precision = "fp32"
 
     def _choose(self, encoder, train, labels, classes, grid, held) -> dict[tuple[float, float], float]:
         """Held-out accuracy of each setting, NaN where training diverged; empty where nothing can be held out."""

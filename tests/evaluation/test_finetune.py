@@ -14,10 +14,11 @@ from evaluation.protocol import SIMCLR_FEW_LABELS, SIMCLR_TRANSFER, FineTuneV1, 
 from evaluation.training_inputs import RATIO, Images, crop_boxes, stored_side
 from tests.zoo.checkpoints import same_weights, small_encoder, write_small
 from zoo.architectures import build
+from zoo.architectures.single_pixel import strided_on_one_pixel
 from zoo.config import Architecture, SkeletonInput
 from zoo.data import open_dataset
 from zoo.data.images import ArrayImages
-from zoo.errors import DataError
+from zoo.errors import DataError, InputError
 from zoo.loading import load
 
 SHORT = FineTuneV1(steps=30, batch_size=16, lr_grid=(0.05,))
@@ -138,3 +139,17 @@ def test_what_cannot_be_fine_tuned_is_refused(colours):
     bare.labels = None
     with pytest.raises(DataError, match="no labels"):
         tune(SHORT, (bare, test))
+
+
+def test_what_torch_trains_wrongly_in_bf16_on_a_cpu_is_trained_in_float32(colours, monkeypatch):
+    arguments = {"model": "resnet10t", "model_args": {"channels": [8, 8, 16, 16], "stem_width": 8}}
+    deep = build(Architecture(family="timm", arguments=arguments), small_encoder().input).eval()
+    short = FineTuneV1(steps=2, batch_size=16, lr_grid=(0.05,))
+    with pytest.raises(InputError, match=r"precision bf16 on the CPU.*backbone\.layer4\.0\.conv1.*'auto' or 'fp32'"):
+        FineTuner(short, precision="bf16", device="cpu").run(deep, *colours)
+    monkeypatch.setattr("evaluation.finetune.resolve_precision", lambda asked, _: "bf16" if asked == "auto" else asked)
+    tuner = FineTuner(short, device="cpu")
+    tuner.run(deep, *colours)
+    assert tuner.precision == "fp32"
+    tuner.run(small_encoder(), *colours)
+    assert tuner.precision == ("fp32" if strided_on_one_pixel(small_encoder()) else "bf16")
