@@ -104,7 +104,7 @@ def test_second_order_gradient_is_the_exact_one(momentum, monkeypatch):
     """Against a double backward in float64, with weight decay, with and without a momentum buffer.
 
     The finite difference is taken small here; at DARTS's own step it is coarse on a network this curved."""
-    monkeypatch.setattr("training.methods.ssnas.PERTURBATION", 1e-6)
+    monkeypatch.setattr("training.search.second_order.PERTURBATION", 1e-6)
     lr, decay = 0.05, 0.01
     method = method_for(lr=lr, weight_decay=decay, order=2)
     a, b = pairs(1), pairs(2)

@@ -26,14 +26,13 @@ from training.run import code_commit, write_text
 from training.search.curvature import largest_eigenvalue, rises
 from training.search.derive import derive, entropy, skips
 from training.search.perturbation import select_by_perturbation
+from training.search.second_order import second_order_gradient
 from training.search.supernet import Supernet
 from zoo.architectures.cell_picture import cell_svg
 from zoo.architectures.genotype import DartsGenotype, NB201Genotype, genotype_hash, parse_genotype, to_json
 from zoo.encoder import Encoder
 from zoo.errors import ConfigError
 
-#: Norm of the two steps of the finite difference: DARTS, footnote to eq. 8.
-PERTURBATION = 0.01
 GENOTYPE, HISTORY, PICTURE, PICTURES = "genotype.json", "genotypes.jsonl", "cell.svg", "cells"
 
 
@@ -186,53 +185,21 @@ class SSNAS(SimCLR):
         return self._alpha_gradient(views)[0]
 
     def _second_order(self, views: dict[str, list[Tensor]]) -> Tensor:
-        """DARTS eq. 7 and 8; every pass of half A sees the very same views, or the difference would measure them."""
+        """The same through one step of SGD on half A."""
         w = [p for p in self.parameters() if p.requires_grad]
-        kept = [p.detach().clone() for p in w]
-        try:
-            step = self._virtual_step(w, self._weight_gradient(views["a"], w))
-            with torch.no_grad():
-                torch._foreach_sub_(w, step)
-            gradient, *by_weights = self._alpha_gradient(views["b"], w)
-            by_weights = [torch.zeros_like(p) if g is None else g for p, g in zip(w, by_weights, strict=True)]
-            norm = torch.stack(torch._foreach_norm(by_weights)).norm()
-            if not bool(torch.isfinite(norm)):
-                return torch.full_like(gradient, torch.nan)
-            if float(norm) == 0:
-                return gradient
-            epsilon = PERTURBATION / float(norm)
-            sides = []
-            for sign in (1, -1):
-                with torch.no_grad():
-                    for p, old, direction in zip(w, kept, by_weights, strict=True):
-                        p.copy_(old + sign * epsilon * direction)
-                sides.append(self._alpha_gradient(views["a"])[0])
-            return gradient - self._learning_rate() * (sides[0] - sides[1]) / (2 * epsilon)
-        finally:
-            with torch.no_grad():
-                for p, old in zip(w, kept, strict=True):
-                    p.copy_(old)
+        return second_order_gradient(
+            w,
+            self._trainer.optimizer,
+            weight_gradient=lambda: self._weight_gradient(views["a"], w),
+            on_a=lambda: self._alpha_gradient(views["a"])[0],
+            on_b=lambda weights: self._alpha_gradient(views["b"], weights),
+        )
 
     def _weight_gradient(self, views: list[Tensor], w: list[Tensor]) -> list[Tensor]:
         with self._autocast():
             value = self.objective(views)["loss"]
         found = torch.autograd.grad(value, w, allow_unused=True)
         return [torch.zeros_like(p) if g is None else g for p, g in zip(w, found, strict=True)]
-
-    def _learning_rate(self) -> float:
-        return float(self._trainer.optimizer.param_groups[0]["lr"])
-
-    @torch.no_grad()
-    def _virtual_step(self, w: list[Tensor], gradients: list[Tensor]) -> list[Tensor]:
-        """What SGD would subtract: lr (momentum v + g + decay w)."""
-        groups = {id(p): group for group in self._trainer.optimizer.param_groups for p in group["params"]}
-        out = []
-        for p, g in zip(w, gradients, strict=True):
-            group = groups[id(p)]
-            velocity = self._trainer.optimizer.state.get(p, {}).get("momentum_buffer")
-            total = g + group["weight_decay"] * p
-            out.append(group["lr"] * (total if velocity is None else group["momentum"] * velocity + total))
-        return out
 
     def _spread_gradient(self) -> Tensor:
         alpha = self.encoder.alpha.detach().clone().requires_grad_()
