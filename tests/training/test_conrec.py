@@ -141,6 +141,8 @@ def test_every_parameter_of_an_arm_is_trained(arm):
     config, pool = ARMS[arm]
     method = conrec(pool, **config)
     assert hasattr(method, "decoder") == (arm == "conrec")
+    titles = {"simclr": "SimCLR", "simclr_attention": "SimCLR with attention pooling", "conrec": "ConRec"}
+    assert method.title == titles[arm]
     method.loss(views(method))["loss"].backward()
     assert all(p.grad is not None for p in method.parameters())
 

@@ -27,7 +27,7 @@ from training.heads import HeadName, projection_head
 from training.losses import at_least_float32, contrastive_accuracy, nt_xent_logits, reconstruction
 from training.methods import Context
 from training.methods.image_views import augmentation_for, resolve_augment
-from zoo.architectures.attention import MapEncoder
+from zoo.architectures.attention import AttentionPool, MapEncoder
 from zoo.config import Strict
 from zoo.encoder import Encoder
 from zoo.errors import ConfigError, nearest
@@ -89,6 +89,7 @@ class ConRec(nn.Module):
         self.corrupt = None if config.corrupt is None else Corrupt(config.corrupt)
         self.view_size = context.image_size
         self.head = projection_head(config.head, encoder.num_features, config.hidden_dim, config.out_dim)
+        self.title = _arm(encoder, config)
         if config.reconstruction:
             if not isinstance(encoder, MapEncoder):
                 raise ConfigError(
@@ -186,6 +187,14 @@ def resolve_corrupt(value: Any) -> CorruptConfig | None:
     start = {} if preset is None else CORRUPTIONS[preset].model_dump()
     changes = {key: v for key, v in settings.items() if key != "preset"}
     return validate(CorruptConfig, {**start, **changes}, "recipe", prefix="method.corrupt")
+
+
+def _arm(encoder: Encoder, config: ConRec.Config) -> str:
+    """What cards call the arm that is trained: the two baselines are not ConRec."""
+    if config.reconstruction or config.corrupt is not None:
+        return ConRec.title
+    attention = isinstance(getattr(encoder, "pooling", None), AttentionPool)
+    return "SimCLR with attention pooling" if attention else "SimCLR"
 
 
 def _shapes(encoder: MapEncoder) -> tuple[list[int], list[int]]:
