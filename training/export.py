@@ -7,7 +7,6 @@ from pathlib import Path
 from platform import python_version
 
 from training.loop import Trainer
-from training.methods import method_class
 from training.run import code_commit, hardware
 from zoo.config import DatasetRecord, Method, Training
 from zoo.publishing import write_checkpoint
@@ -21,7 +20,7 @@ def export_encoder(trainer: Trainer) -> Path:
     if hasattr(trainer.method, "export"):
         return trainer.method.export(trainer)
     recipe, data = trainer.recipe, trainer.data
-    method = method_class(recipe.method["name"])
+    method = trainer.method
     dataset = data.dataset
     training = Training(
         recipe=recipe.dump(),

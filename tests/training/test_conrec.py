@@ -271,6 +271,7 @@ def test_a_run_ends_in_an_encoder_and_pictures(tmp_path, arm):
     command = ["smoke_conrec", *overrides, "--run", str(run), "--device", "cpu"]
     assert main(command) == 0
     encoder = zoo.load(f"local-dir:{run / 'encoder'}")
+    assert encoder.config.method.title == ("ConRec" if arm == "conrec" else "SimCLR")
     assert not [key for key in encoder.state_dict() if "decoder" in key or "head" in key]
     drawn = {p.name for p in run.glob("*.png")} - {"curves.png"}
     assert drawn == ({"masks.png", "reconstructions.png"} if arm == "conrec" else set())
