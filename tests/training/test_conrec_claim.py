@@ -57,14 +57,13 @@ def test_one_command_trains_judges_and_writes_claims_for_cards(finished, capsys)
     assert re.search(rf"\| conrec \| \S+ \| {mean:.1f} \|", printed)
 
 
-def test_scores_kept_by_the_code_before_are_taken_up(finished):
-    """Runs and caches begun with the benchmark as it was count: names and keys have not changed."""
+def test_scores_kept_beside_a_run_are_taken_up(finished):
     out, command = finished
-    kept = json.loads((out / "conrec_seed0" / "few_label_train_test.json").read_text())
+    kept = json.loads((out / "conrec_seed0" / "labels_train_test_fixed_c.json").read_text())
     assert list(kept) == [str(fraction) for fraction in FRACTIONS]
-    floor = out / "conrec_seed1" / "untrained_train_test.json"
+    floor = out / "conrec_seed1" / "untrained_train_test_fixed_c.json"
     assert floor.exists() and not (out / "simclr_seed1" / floor.name).exists()
-    (out / "conrec_seed0" / "few_label_train_test.json").write_text(json.dumps(dict.fromkeys(kept, 0.125)))
+    (out / "conrec_seed0" / "labels_train_test_fixed_c.json").write_text(json.dumps(dict.fromkeys(kept, 0.125)))
     assert main(command) == 0
     assert read_claim(out / "claim_100pct_of_labels.json").arms["conrec"][0] == 0.125
 
