@@ -1,4 +1,4 @@
-"""Peak memory of the fast probe beside its memory map, for tables of growing length.
+"""Peak memory of the linear probe beside its memory map, for tables of growing length.
 
     python benchmarks/probe_memory.py --dims 2048 --classes 100 --rows 20000 60000
 
@@ -21,8 +21,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from evaluation.inputs import Features
-from evaluation.path_probe import PathProbe
-from evaluation.protocol import LogRegPathV1
+from evaluation.probe import LogisticProbe
+from evaluation.protocol import LogRegV2
 
 
 def anonymous() -> int:
@@ -51,7 +51,8 @@ def measure(rows: int, dims: int, classes: int, path: Path) -> float:
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    PathProbe(LogRegPathV1(c_grid=(0.1, 1.0), max_iter=2), in_memory=0).run(Features(features, labels), test)
+    probe = LogisticProbe(LogRegV2(c_grid=(0.1, 1.0), max_iter=2, cross_validate_below=0), in_memory=0)
+    probe.run(Features(features, labels), test)
     done.set()
     watcher.join()
     return (peak - before) / 1024

@@ -18,8 +18,8 @@ from evaluation.finetune import FineTuner
 from evaluation.inputs import Features, Outcome
 from evaluation.knn import KNNProbe
 from evaluation.metrics import with_intervals
-from evaluation.path_probe import PathProbe
 from evaluation.probe import LogisticProbe
+from evaluation.probe_v1 import LogisticProbeV1
 from evaluation.protocol import PROTOCOLS, FewLabelV1, FineTuneV1, protocol
 from evaluation.retrieval import MetricLearning, Retrieval
 from zoo.data.base import Dataset
@@ -35,9 +35,9 @@ __all__ = ["Evaluation", "Features", "FewLabelProbe", "FineTuner", "KNNProbe", "
 Progress = Callable[[str, int, int], None]
 #: Versioned protocol name -> the evaluator of frozen features that runs it.
 EVALUATORS: dict[str, Any] = {
-    "logreg-v1": LogisticProbe,
-    "logreg-path-v1": PathProbe,
-    "transfer-v1": PathProbe,
+    "logreg-v2": LogisticProbe,
+    "logreg-v1": LogisticProbeV1,
+    "transfer-v1": LogisticProbe,
     "knn-v1": KNNProbe,
     "retrieval-v1": Retrieval,
     "metric-learning-v1": MetricLearning,

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from evaluation.inputs import Features, check
-from evaluation.probe import standardise, standardiser
 from evaluation.protocol import FewLabelV1
+from evaluation.scaling import standardise, standardiser
 from zoo.errors import DataError
 from zoo.results import Metric
 

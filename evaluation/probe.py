@@ -1,26 +1,38 @@
-"""The linear probe: logistic regression over a grid of C, chosen on held-out training samples."""
+"""The linear probe: logistic regression over a path of C, chosen on training samples that the fit has not seen."""
 
 from __future__ import annotations
-
-import warnings as python_warnings
 
 import numpy as np
 
 from evaluation.inputs import Features, Outcome, check, selection
-from evaluation.protocol import LogRegV1
-from zoo.data.splits import held_out
+from evaluation.logistic_path import IN_MEMORY, LogisticPath, Solution
+from evaluation.protocol import LogRegV2
+from zoo.data.splits import folds
+
+#: A choice of C on fewer samples is said to be uncertain: one of them is half a per cent.
+FEW = 200
 
 
 class LogisticProbe:
-    """Protocol `logreg-v1`; see `evaluation.protocol.LogRegV1` for what it fixes.
+    """Protocols `logreg-v2` and `transfer-v1`; see `evaluation.protocol` for what they fix.
 
     Args:
-        settings: grid, held-out fraction, iterations, tolerance.
-        seed: of the held-out split.
+        settings: grid, standardisation, folds, patience, tolerance.
+        seed: of the held-out samples.
+        device: where to multiply; None is the CPU.
+        in_memory: bytes of features up to which a rotated copy is held; above, the table is streamed.
     """
 
-    def __init__(self, settings: LogRegV1 | None = None, seed: int = 0) -> None:
-        self.settings, self.seed = settings or LogRegV1(), seed
+    def __init__(
+        self,
+        settings: LogRegV2 | None = None,
+        seed: int = 0,
+        *,
+        device: str | None = None,
+        in_memory: int = IN_MEMORY,
+    ) -> None:
+        self.settings, self.seed = settings or LogRegV2(), seed
+        self.device, self.in_memory = device, in_memory
 
     def run(self, train: Features, test: Features, held: np.ndarray | None = None) -> Outcome:
         """Choose C on part of `train` (`held`, if given), fit on all of it, predict `test`. Test labels are not seen.
@@ -29,68 +41,67 @@ class LogisticProbe:
             DataError: see `evaluation.inputs.check`.
         """
         warnings = list(check(train, test))
-        mean, scale = standardiser(train.features)
-        x = standardise(train.features, mean, scale)
-        c, scores = self._choose(x, train.labels, held)
-        if len(scores) > 1 and c in (self.settings.c_grid[0], self.settings.c_grid[-1]):
+        grid = sorted(self.settings.c_grid)
+        parts = self._parts(train.labels, held) if len(grid) > 1 else []
+        start, scores = self._choose(train, parts) if parts else (None, {})
+        # Without a held-out sample: the grid's value nearest to scikit-learn's own.
+        c = start.c if start is not None else min(grid, key=lambda value: abs(np.log(value)))
+        judges = sum(len(part) for _, part in parts)
+        if scores and c in (grid[0], grid[-1]):
             warnings.append(f"the chosen C = {c:g} lies at the edge of the grid")
-        model, converged = self._fit(x, train.labels, c, None)
-        if not converged:
-            warnings.append(f"the final fit stopped at {self.settings.max_iter} iterations, before it converged")
-        predicted = model.predict(standardise(test.features, mean, scale))
-        chosen = {"C": c, "iterations": int(model.n_iter_.max()), "converged": converged}
-        if c in scores:
-            chosen["held_out_top1"] = scores[c]
-        return Outcome(predicted.astype(np.int64), chosen, tuple(warnings))
+        if scores and judges < FEW:
+            warnings.append(f"C was chosen by the accuracy on {judges} training samples only")
+        path = self._path(train, None, self.in_memory)
+        if start is not None:
+            path.start_from(start)
+        solution = path.fit(c, tol=self.settings.tol / 10)
+        if not solution.converged:
+            warnings.append(f"the final fit stopped after {solution.iterations} iterations, before it converged")
+        chosen = {"C": c, "iterations": solution.iterations, "converged": solution.converged}
+        if scores:
+            chosen |= {"held_out_top1": scores[c], "held_out": judges, "tried": len(scores)}
+        return Outcome(solution.predict(test.features), chosen, tuple(warnings))
+
+    def _parts(self, labels: np.ndarray, held: np.ndarray | None) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Pairs of rows: to fit on, and to judge by. Empty where no class has two samples."""
+        if held is None and len(labels) < self.settings.cross_validate_below:
+            return folds(labels, self.settings.folds, self.seed)
+        parts = selection(labels, held, self.settings.held_out, self.seed)
+        return [] if parts is None else [parts]
 
     def _choose(
-        self, x: np.ndarray, labels: np.ndarray, held: np.ndarray | None = None
-    ) -> tuple[float, dict[float, float]]:
-        parts = selection(labels, held, self.settings.held_out, self.seed)
-        if parts is None:  # nothing can be held out: the grid's value nearest to scikit-learn's own
-            return min(self.settings.c_grid, key=lambda c: abs(np.log(c))), {}
-        fit, held = parts
-        fit = _at_most(fit, labels, self.settings.select_samples, self.seed)
+        self, train: Features, parts: list[tuple[np.ndarray, np.ndarray]]
+    ) -> tuple[Solution, dict[float, float]]:
+        """The first part's solution at the best C, and accuracy over all parts for each C that was tried."""
+        labels = np.concatenate([train.labels[held] for _, held in parts])
+        paths = [self._path(train, fit, self.in_memory // len(parts)) for fit, _ in parts]
         scores: dict[float, float] = {}
-        previous, falls = None, 0
+        best, best_right, hopeless = None, np.zeros(len(labels), dtype=bool), 0
         for c in sorted(self.settings.c_grid):
-            previous, _ = self._fit(x[fit], labels[fit], c, previous)
-            scores[c] = float((previous.predict(x[held]) == labels[held]).mean())
-            # Past the peak accuracy only falls, while fits take ever longer: two falls in a row end the search.
-            falls = falls + 1 if scores[c] < max(scores.values()) else 0
-            if falls == 2:
+            solutions = [path.fit(c) for path in paths]
+            answers = [s.predict(train.features, held) for s, (_, held) in zip(solutions, parts, strict=True)]
+            right = np.concatenate(answers) == labels
+            scores[c] = float(right.mean())
+            if best is None or right.sum() > best_right.sum():
+                best, best_right = solutions[0], right
+            lost, won = int((best_right & ~right).sum()), int((right & ~best_right).sum())
+            # A sign test on the samples where the two differ. While the fit is hardly better than guessing, accuracy
+            # may fall and rise again (class means at tiny C, then nothing yet): only past that can it be hopeless.
+            fitted = np.mean([s.loss for s in solutions]) < 0.5 * np.log(len(np.unique(train.labels)))
+            hopeless = hopeless + 1 if fitted and lost - won > 2 * np.sqrt(lost + won) else 0
+            if hopeless == self.settings.patience:
                 break
-        best = max(scores.values())
-        return min(c for c, score in scores.items() if score == best), scores
+        assert best is not None
+        return best, scores
 
-    def _fit(self, x: np.ndarray, labels: np.ndarray, c: float, start):
-        from sklearn.exceptions import ConvergenceWarning
-        from sklearn.linear_model import LogisticRegression
-
-        model = LogisticRegression(C=c, max_iter=self.settings.max_iter, tol=self.settings.tol, warm_start=True)
-        if start is not None:
-            model.coef_, model.intercept_, model.classes_ = start.coef_, start.intercept_, start.classes_
-        with python_warnings.catch_warnings(record=True) as caught:
-            python_warnings.simplefilter("always", ConvergenceWarning)
-            model.fit(x, labels)
-        return model, not any(issubclass(w.category, ConvergenceWarning) for w in caught)
-
-
-def standardiser(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and deviation of each column of `(N, D)`, float64; the deviation of a constant column is infinite."""
-    mean = features.mean(axis=0, dtype=np.float64)
-    scale = features.std(axis=0, dtype=np.float64)
-    # A constant feature stays zero; dividing by its rounding noise would blow it up.
-    return mean, np.where(scale > 1e-7 * np.maximum(1, np.abs(mean)), scale, np.inf)
-
-
-def standardise(features: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """`(N, D)` float32 with the mean and deviation that `standardiser` gave."""
-    return ((features - mean.astype(np.float32)) / scale.astype(np.float32)).astype(np.float32)
-
-
-def _at_most(indices: np.ndarray, labels: np.ndarray, samples: int, seed: int) -> np.ndarray:
-    if len(indices) <= samples:
-        return indices
-    _, kept = held_out(labels[indices], samples / len(indices), seed)
-    return indices[kept]
+    def _path(self, train: Features, rows: np.ndarray | None, in_memory: int) -> LogisticPath:
+        return LogisticPath(
+            train.features,
+            train.labels,
+            standardise=self.settings.standardise,
+            rows=rows,
+            max_iter=self.settings.max_iter,
+            tol=self.settings.tol,
+            device=self.device,
+            in_memory=in_memory,
+        )

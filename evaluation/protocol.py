@@ -14,12 +14,13 @@ from zoo.errors import ConfigError, UnknownNameError, nearest
 
 
 class LogRegV1(Strict):
-    """Multinomial logistic regression on frozen, standardised features.
+    """Multinomial logistic regression on frozen, standardised features; superseded by logreg-v2.
 
     Features are standardised with mean and deviation of the training part. C is chosen on a
-    stratified `held_out` part of the training split, from small to large with warm starts; at most
-    `select_samples` training samples take part in the choice. The chosen C is fitted once on the
-    whole training split. Optimiser: L-BFGS of scikit-learn.
+    stratified `held_out` part of the training split, from small to large with warm starts, until accuracy has
+    fallen twice; at most `select_samples` training samples take part in the choice. The chosen C is fitted once on
+    the whole training split. Optimiser: L-BFGS of scikit-learn. Where the held-out part is small (below a few
+    hundred samples) two chance falls end the search at a C that is far too small.
     """
 
     name: str = "logreg-v1"
@@ -32,36 +33,39 @@ class LogRegV1(Strict):
     tol: float = Field(default=1e-4, gt=0)
 
 
-class LogRegPathV1(Strict):
-    """Multinomial logistic regression on frozen features over a path of C, the same optimum as logreg-v1 for each C.
+class LogRegV2(Strict):
+    """Multinomial logistic regression on frozen, standardised features; C is cross-validated where samples are few.
 
-    C (scikit-learn's: it multiplies the sum of losses) is chosen from `c_grid` on the official validation split, or
-    on a stratified `held_out` part of the training split; then the chosen C is fitted on all of both. The smallest
-    best C wins. Values follow each other from small to large; once `patience` in a row are hopeless (their held-out
-    accuracy more than two standard errors of the paired difference below the best, at a loss below half that of
-    guessing) the rest are skipped.
+    C (scikit-learn's: it multiplies the sum of losses) is chosen from `c_grid` by accuracy on training samples that
+    the fit has not seen: the official validation split where there is one; else, below `cross_validate_below`
+    training samples, stratified `folds` in turn, counted together; else a stratified `held_out` part. Then the
+    chosen C is fitted on all of them. The smallest best C wins. Values follow each other from small to large; once
+    `patience` in a row are hopeless (their accuracy more than two standard errors of the paired difference below the
+    best, at a loss below half that of guessing) the rest are skipped.
     Optimiser: preconditioned L-BFGS (evaluation.logistic_path), to within `tol` of the least loss.
     """
 
-    name: str = "logreg-path-v1"
+    name: str = "logreg-v2"
     c_grid: tuple[Annotated[float, Field(gt=0)], ...] = Field(
-        default=tuple(10 ** (-6 + 11 * i / 44) for i in range(45)), min_length=1
+        default=tuple(10 ** (i / 2) for i in range(-12, 7)), min_length=1
     )
     standardise: bool = True
+    folds: int = Field(default=5, ge=2)
+    cross_validate_below: int = Field(default=10_000, ge=0)
     held_out: float = Field(default=0.1, gt=0, lt=1)
     patience: int | None = Field(default=3, ge=1, description="None tries every C")
     max_iter: int = Field(default=500, ge=1)
     tol: float = Field(default=1e-4, gt=0)
 
 
-class TransferV1(LogRegPathV1):
+class TransferV1(LogRegV2):
     """SimCLR's linear transfer protocol (arXiv 2002.05709, appendix B.8.1): multinomial logistic regression with L2
     penalty on frozen features of resized and centre-cropped images, without augmentation and without normalising.
 
     The penalty takes 45 logarithmically spaced values in 1e-6..1e5 (C is their inverse) and is chosen on the
     official validation split, or a stratified fifth of the training split where there is none; the test score is
     that of a fit on training and validation together. Top-1 and mean per-class accuracy are both computed, and the
-    one the field reports for the dataset is marked. Optimiser and early end as logreg-path-v1. Images have the size
+    one the field reports for the dataset is marked. Optimiser and early end as logreg-v2. Images have the size
     that the encoder was made for, not always 224 pixels.
     """
 
@@ -70,6 +74,7 @@ class TransferV1(LogRegPathV1):
         default=tuple(10 ** (-5 + 11 * i / 44) for i in range(45)), min_length=1
     )
     standardise: bool = False
+    cross_validate_below: int = 0
     held_out: float = Field(default=0.2, gt=0, lt=1)
 
 
@@ -176,11 +181,11 @@ SIMCLR_TRANSFER: dict[str, Any] = {
 #: Appendix B.5, for 1 % of the labels (30 epochs for 10 %): learning rate 0.05 per 256 samples, no decay, no choice.
 SIMCLR_FEW_LABELS: dict[str, Any] = {"epochs": 60, "batch_size": 4096, "lr_grid": (0.8,), "weight_decay_grid": (0.0,)}
 
-Protocol = LogRegV1 | LogRegPathV1 | KnnV1 | FewLabelV1 | RetrievalV1 | MetricLearningV1 | ClusteringV1 | FineTuneV1
+Protocol = LogRegV1 | LogRegV2 | KnnV1 | FewLabelV1 | RetrievalV1 | MetricLearningV1 | ClusteringV1 | FineTuneV1
 #: what `--protocol` and `evaluate` take -> settings class.
 PROTOCOLS: dict[str, type[Protocol]] = {
-    "logreg": LogRegV1,
-    "logreg_path": LogRegPathV1,
+    "logreg": LogRegV2,
+    "logreg_v1": LogRegV1,
     "transfer": TransferV1,
     "knn": KnnV1,
     "few_label": FewLabelV1,

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 #: The protocol whose predictions the per-class tables and confused pairs show, the first that was run.
-SHOWN = ("transfer-v1", "logreg-path-v1", "logreg-v1", "finetune-v1", "knn-v1")
+SHOWN = ("transfer-v1", "logreg-v2", "logreg-v1", "finetune-v1", "knn-v1")
 
 
 @dataclass(frozen=True)

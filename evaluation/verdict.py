@@ -11,7 +11,6 @@ from zoo.results import Metric, Result
 #: First part of a protocol's name -> how a sentence says it.
 TITLES = {
     "logreg": "logistic regression",
-    "logreg-path": "logistic regression",
     "transfer": "SimCLR's linear transfer protocol",
     "knn": "weighted kNN",
     "retrieval": "leave-one-out retrieval",

@@ -11,7 +11,9 @@ from evaluation.inputs import Features
 from evaluation.knn import KNNProbe, classify
 from evaluation.metrics import RESAMPLES, with_intervals
 from evaluation.probe import LogisticProbe
-from evaluation.protocol import KnnV1, LogRegV1, describe, protocol
+from evaluation.probe_v1 import LogisticProbeV1
+from evaluation.protocol import KnnV1, LogRegV1, LogRegV2, describe, protocol
+from zoo.data.splits import folds
 from zoo.errors import DataError, UnknownNameError
 
 
@@ -24,10 +26,12 @@ def clusters(n: int, classes: int = 4, dims: int = 12, spread: float = 1.5, seed
 
 
 TRAIN, TEST = clusters(400, seed=1), clusters(300, seed=2)
+PROBES = [LogisticProbe(), LogisticProbeV1(), KNNProbe()]
 
 
-def test_logistic_probe_equals_scikit_learn_on_the_chosen_c():
-    outcome = LogisticProbe().run(TRAIN, TEST)
+@pytest.mark.parametrize("probe", [LogisticProbe(), LogisticProbeV1()])
+def test_logistic_probe_equals_scikit_learn_on_the_chosen_c(probe):
+    outcome = probe.run(TRAIN, TEST)
     scaler = StandardScaler().fit(TRAIN.features)
     model = LogisticRegression(C=outcome.chosen["C"], max_iter=2000, tol=1e-6)
     model.fit(scaler.transform(TRAIN.features), TRAIN.labels)
@@ -37,16 +41,16 @@ def test_logistic_probe_equals_scikit_learn_on_the_chosen_c():
 
 
 def test_warm_starts_choose_what_cold_fits_choose():
-    probe = LogisticProbe(LogRegV1(tol=1e-6, max_iter=2000))
+    probe = LogisticProbeV1(LogRegV1(tol=1e-6, max_iter=2000))
     _, warm = probe._choose(TRAIN.features / 30, TRAIN.labels)
     for c, score in warm.items():
-        _, cold = LogisticProbe(LogRegV1(c_grid=(c,), tol=1e-6, max_iter=2000))._choose(
+        _, cold = LogisticProbeV1(LogRegV1(c_grid=(c,), tol=1e-6, max_iter=2000))._choose(
             TRAIN.features / 30, TRAIN.labels
         )
         assert abs(cold[c] - score) <= 1 / 40
 
 
-@pytest.mark.parametrize("probe", [LogisticProbe(), KNNProbe()])
+@pytest.mark.parametrize("probe", PROBES)
 def test_the_choice_never_sees_test_labels_or_features(probe):
     shuffled = Features(TEST.features[::-1].copy(), np.random.default_rng(0).permutation(TEST.labels))
     assert probe.run(TRAIN, TEST).chosen == probe.run(TRAIN, shuffled).chosen
@@ -79,14 +83,54 @@ def test_small_temperatures_do_not_overflow():
     assert (classify(TRAIN, TEST.features, [1], 1e-3)[1] == classify(TRAIN, TEST.features, [1], 1.0)[1]).all()
 
 
+def test_v2_takes_the_c_that_folds_of_scikit_learn_take():
+    grid = tuple(10.0 ** np.arange(-5, 3))
+    outcome = LogisticProbe(LogRegV2(c_grid=grid, tol=1e-6)).run(TRAIN, TEST)
+    scores = []
+    for c in grid:
+        right = 0
+        for fit, held in folds(TRAIN.labels, 5, 0):
+            scaler = StandardScaler().fit(TRAIN.features[fit])
+            model = LogisticRegression(C=c, max_iter=5000, tol=1e-8)
+            model.fit(scaler.transform(TRAIN.features[fit]), TRAIN.labels[fit])
+            right += (model.predict(scaler.transform(TRAIN.features[held])) == TRAIN.labels[held]).sum()
+        scores.append(right / len(TRAIN))
+    assert outcome.chosen["held_out"] == len(TRAIN)
+    assert outcome.chosen["held_out_top1"] == pytest.approx(max(scores), abs=0.006)
+    assert scores[grid.index(outcome.chosen["C"])] >= max(scores) - 0.006
+
+
+def test_few_samples_do_not_stop_v2_at_a_tiny_c():
+    """On 60 held-out samples logreg-v1 may take two chance falls for the end; that cost 20 points on circle-square."""
+    lost = {"v1": [], "v2": []}
+    for seed in range(8):
+        part, test = clusters(150, 6, 60, 3.0, seed), clusters(2000, 6, 60, 3.0, 100 + seed)
+        best = max(
+            (LogisticProbe(LogRegV2(c_grid=(c,))).run(part, test).predicted == test.labels).mean()
+            for c in (1e-3, 1e-2, 1e-1, 1.0)
+        )
+        for name, probe in (("v1", LogisticProbeV1()), ("v2", LogisticProbe())):
+            lost[name].append(best - (probe.run(part, test).predicted == test.labels).mean())
+    assert max(lost["v2"]) < 0.04 and np.mean(lost["v2"]) < np.mean(lost["v1"])
+
+
+def test_many_samples_are_held_out_once_and_an_official_split_goes_first():
+    big = clusters(1200, seed=5)
+    once = LogisticProbe(LogRegV2(cross_validate_below=1200)).run(big, TEST)
+    assert once.chosen["held_out"] == 120 and any("on 120 training samples only" in w for w in once.warnings)
+    assert LogisticProbe(LogRegV2(cross_validate_below=1201)).run(big, TEST).chosen["held_out"] == 1200
+    assert LogisticProbe().run(big, TEST, np.arange(300)).chosen["held_out"] == 300
+
+
 def test_edge_of_the_grid_and_missing_convergence_are_reported():
-    edge = LogisticProbe(LogRegV1(c_grid=(1e-7, 1e-6))).run(TRAIN, TEST)
-    assert any("edge of the grid" in w for w in edge.warnings)
-    short = LogisticProbe(LogRegV1(max_iter=1)).run(TRAIN, TEST)
-    assert short.chosen["converged"] is False and any("before it converged" in w for w in short.warnings)
+    for probe, settings in ((LogisticProbe, LogRegV2), (LogisticProbeV1, LogRegV1)):
+        edge = probe(settings(c_grid=(1e-7, 1e-6))).run(TRAIN, TEST)
+        assert any("edge of the grid" in w for w in edge.warnings)
+        short = probe(settings(max_iter=1)).run(TRAIN, TEST)
+        assert short.chosen["converged"] is False and any("before it converged" in w for w in short.warnings)
 
 
-@pytest.mark.parametrize("probe", [LogisticProbe(), KNNProbe()])
+@pytest.mark.parametrize("probe", PROBES)
 @pytest.mark.parametrize(
     ("train", "test", "message"),
     [
@@ -103,7 +147,7 @@ def test_what_cannot_be_probed_is_refused(probe, train, test, message):
         probe.run(train, test)
 
 
-@pytest.mark.parametrize("probe", [LogisticProbe(), KNNProbe()])
+@pytest.mark.parametrize("probe", PROBES)
 def test_constant_features_and_single_samples_work_with_a_warning(probe):
     x = TRAIN.features.copy()
     x[:, 3] = 7
@@ -126,7 +170,7 @@ def test_k_above_the_training_set_is_clipped_or_refused():
 
 def test_shuffled_labels_give_chance():
     shuffled = Features(TRAIN.features, np.random.default_rng(3).permutation(TRAIN.labels))
-    for probe in (LogisticProbe(), KNNProbe()):
+    for probe in PROBES:
         assert abs((probe.run(shuffled, TEST).predicted == TEST.labels).mean() - 0.25) < 0.12
 
 
@@ -157,5 +201,6 @@ def test_mean_per_class_weighs_classes_alike():
 def test_protocols_have_names_and_texts():
     with pytest.raises(UnknownNameError, match="'logreg'"):
         protocol("logrg")
-    for short in ("logreg", "knn"):
+    assert protocol("logreg").name == "logreg-v2"
+    for short in ("logreg", "logreg_v1", "knn"):
         assert describe(protocol(short).name)

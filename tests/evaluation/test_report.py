@@ -10,7 +10,7 @@ import pytest
 
 from evaluation.drawing import Figure
 from evaluation.figures import score_chart
-from evaluation.protocol import KnnV1, LogRegV1
+from evaluation.protocol import KnnV1, LogRegV2
 from evaluation.report import markdown, table, write_csv, write_report
 from evaluation.verdict import groups, verdict
 from zoo.results import DataRecord, Metric, Result
@@ -19,8 +19,8 @@ HOSTILE = "<script>alert('x')</script>\"&|[red]"
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 
 
-def row(subject="encoder", value=0.713, half=0.012, protocol="logreg-v1", **changes) -> Result:
-    settings = (LogRegV1() if protocol.startswith("logreg") else KnnV1()).model_dump(mode="json", exclude={"name"})
+def row(subject="encoder", value=0.713, half=0.012, protocol="logreg-v2", **changes) -> Result:
+    settings = (LogRegV2() if protocol.startswith("logreg") else KnnV1()).model_dump(mode="json", exclude={"name"})
     fields = {
         "protocol": protocol,
         "subject": subject,
@@ -132,7 +132,7 @@ def cells(text: str) -> list[list[str]]:
 def test_markdown_holds_the_numbers_of_the_rows():
     made = cells(markdown(rows(), "simclr"))
     assert made[0] == [
-        "logreg-v1", "encoder simclr ¹˒²", "71.3 [70.1, 72.5]", "61.3 [60.3, 62.3]", "C = 0.01", "50,000 / 10,000",
+        "logreg-v2", "encoder simclr ¹˒²", "71.3 [70.1, 72.5]", "61.3 [60.3, 62.3]", "C = 0.01", "50,000 / 10,000",
     ]  # fmt: skip
     assert [line[1] for line in made] == [
         "encoder simclr ¹˒²", "untrained encoder", "raw pixels", "encoder simclr ²", "untrained encoder", "raw pixels",
@@ -225,7 +225,7 @@ def test_figures_lie_beside_the_page_under_safe_names(page):
 
 
 def test_given_descriptions_replace_our_own(tmp_path):
-    path = write_report(tmp_path, [row()], title="t", encoder_name="e", descriptions={"logreg-v1": "My own words."})
+    path = write_report(tmp_path, [row()], title="t", encoder_name="e", descriptions={"logreg-v2": "My own words."})
     text = path.read_text(encoding="utf-8")
     assert "My own words." in text
     assert "Multinomial" not in text

@@ -7,7 +7,7 @@ from PIL import Image
 from tests.data_fixtures import make_folder, noise, write_image
 from zoo.data import open_dataset
 from zoo.data.images import ArrayImages
-from zoo.data.splits import content_digests, duplicates, held_out, overlap_report, within
+from zoo.data.splits import content_digests, duplicates, folds, held_out, overlap_report, within
 from zoo.errors import DataError
 
 LABELS = np.repeat(np.arange(5), [100, 50, 10, 2, 1])
@@ -54,6 +54,28 @@ def test_fraction_out_of_range(fraction):
 def test_too_few_samples(labels):
     with pytest.raises(DataError, match="cannot hold out"):
         held_out(labels, 0.5, 0)
+
+
+@pytest.mark.parametrize("count", [2, 5, 40])
+def test_folds_hold_each_sample_once_and_leave_every_class_in_the_rest(count):
+    found = folds(LABELS, count, seed=3)
+    held = np.concatenate([part for _, part in found])
+    assert np.array_equal(np.sort(held), np.arange(len(LABELS) - 1))  # all but the class with a single sample
+    for rest, part in found:
+        assert np.array_equal(np.sort(np.concatenate([rest, part])), np.arange(len(LABELS)))
+        counts = np.bincount(LABELS[part], minlength=5)
+        assert (np.bincount(LABELS[rest], minlength=5) > 0).all()
+        for label, whole in enumerate([100, 50, 10, 2]):
+            assert counts[label] in (whole // count, -(-whole // count))
+
+
+def test_folds_are_pinned_and_few_where_samples_are_few():
+    # Pinned on purpose: published numbers depend on these very indices on every platform.
+    assert [part.tolist() for _, part in folds([0, 1, 2] * 3, 3, seed=7)] == [[2, 4, 6], [3, 7, 8], [0, 1, 5]]
+    assert len(folds([0, 0, 1], 5, seed=0)) == 2 and folds([0, 1, 2], 5, seed=0) == []
+    for count, seed in ((1, 0), (5, -1)):
+        with pytest.raises(DataError, match="at least 2 and a non-negative seed"):
+            folds(LABELS, count, seed)
 
 
 def test_negative_seed():

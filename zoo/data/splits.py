@@ -57,6 +57,30 @@ def held_out(
     return np.setdiff1d(np.arange(len(groups), dtype=np.int64), indices, assume_unique=True), indices
 
 
+def folds(labels: np.ndarray | Sequence[int], count: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Stratified cross-validation: for each fold `(rest, held)`, sorted int64 indices, the same on every platform.
+
+    Args:
+        labels: `(N,)`. Each sample is held once, but a class with a single sample stays in every `rest`; every class
+            keeps at least one sample in every `rest`.
+        count: at least 2. Fewer folds come back where there are fewer samples to hold, none where there are none.
+        seed: a non-negative integer.
+
+    Raises:
+        DataError: a count below 2 or a negative seed.
+    """
+    if count < 2 or seed < 0:
+        raise DataError(f"folds needs a count of at least 2 and a non-negative seed, got {count} and {seed}")
+    groups = np.unique(np.asarray(labels), return_inverse=True)[1].reshape(-1)
+    ranks = np.argsort(np.random.PCG64(seed).random_raw(len(groups)), kind="stable")
+    # One deal over all classes in turn, so that classes smaller than `count` do not pile up in the first folds.
+    dealt = [members for members in _members(groups[ranks], ranks) if len(members) >= 2]
+    order = np.concatenate(dealt) if dealt else np.empty(0, dtype=np.int64)
+    held = [np.sort(order[fold::count]).astype(np.int64) for fold in range(count)]
+    everything = np.arange(len(groups), dtype=np.int64)
+    return [(np.setdiff1d(everything, part, assume_unique=True), part) for part in held if len(part)]
+
+
 def per_class(labels: np.ndarray | Sequence[int], count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """`count` samples of each class and the rest: sorted int64 indices, the same on every platform.
 
