@@ -87,7 +87,7 @@ class Study(claims.Study):
         if arm in GROUPS["batch"]:
             self.titles[arm] = f"batch {made.batch_size}"
         if arm in GROUPS["epochs"]:
-            self.titles[arm] = f"{made.epochs} epochs"
+            self.titles[arm] = f"{made.epochs} epoch{'s' * (made.epochs != 1)}"
         return made
 
     def chosen(self, options: argparse.Namespace) -> list[str]:

@@ -185,7 +185,7 @@ Protocol = LogRegV1 | LogRegV2 | KnnV1 | FewLabelV1 | RetrievalV1 | MetricLearni
 #: what `--protocol` and `evaluate` take -> settings class.
 PROTOCOLS: dict[str, type[Protocol]] = {
     "logreg": LogRegV2,
-    "logreg_v1": LogRegV1,
+    "logreg_v1": LogRegV1,  # to repeat numbers that were measured with it
     "transfer": TransferV1,
     "knn": KnnV1,
     "few_label": FewLabelV1,
@@ -208,6 +208,11 @@ def protocol(name: str, **settings: Any) -> Protocol:
         return PROTOCOLS[name](**settings)
     except ValidationError as error:
         raise ConfigError(f"protocol {name!r}: {first_problem(error)}") from None
+
+
+def short_name(name: str) -> str | None:
+    """`"logreg-v1"` -> `"logreg_v1"`, what `--protocol` takes; None for a protocol that is no more."""
+    return next((short for short, cls in PROTOCOLS.items() if cls.model_fields["name"].default == name), None)
 
 
 def describe(name: str) -> str:

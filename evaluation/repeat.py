@@ -6,6 +6,7 @@ import argparse
 import shlex
 
 from evaluation.__main__ import parser, run, splits
+from evaluation.protocol import short_name
 from zoo import catalog
 from zoo.errors import ZooError
 from zoo.results import Result
@@ -43,7 +44,11 @@ def repeat(name: str, data: str | None = None) -> list[Check]:
         elif (missing := _not_at_hand(options)) is not None:
             checks.append(Check(True, f"not repeated: `{command}` ({missing})"))
             continue
-        again = {_key(row): row for row in run(options, command, quiet=True).rows}
+        # Not those of the command: what "logreg" stands for may have become another version since.
+        names = dict.fromkeys(short_name(row.protocol) for row in rows if row.command == command)
+        options.protocol = ",".join(name for name in names if name is not None)
+        measured = run(options, command, quiet=True).rows if options.protocol else ()
+        again = {_key(row): row for row in measured}
         checks += [_compare(row, again.get(_key(row))) for row in rows if row.command == command]
     return checks
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 TEMPLATES = Path(__file__).parent / "templates"
 #: In `Result.chosen`, but about how the choice went; the CSV file has them.
-NOT_SETTINGS = ("iterations", "converged", "held_out_top1", "tried", "train_loss")
+NOT_SETTINGS = ("iterations", "converged", "held_out_top1", "held_out", "tried", "train_loss")
 #: Metrics with a column of their own.
 OWN_COLUMN = ("top1", "mean_per_class")
 HEADERS = ("protocol", "subject", "top-1 %", "mean per class %", "chosen", "train / test")

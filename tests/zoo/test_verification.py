@@ -209,3 +209,24 @@ def test_numbers_are_repeated_where_the_data_is_at_hand(tmp_path, monkeypatch):
     assert second.ok and "not repeated" in second.text and "no/such/folder" in second.text
     edit(folder / "results.json", lambda r: r["rows"][0]["metrics"]["top1"].update(value=0.999))
     assert not repeat("simclr_small_toys")[0].ok
+
+
+def test_numbers_of_an_earlier_protocol_are_repeated_with_it(tmp_path, monkeypatch):
+    """The command says "logreg", which was logreg-v1 when the card was written."""
+    from evaluation.__main__ import parser, run, weights_sha256
+    from evaluation.repeat import repeat
+    from zoo.results import Results
+
+    write_small(tmp_path / "run" / "encoder")
+    address = f"local-dir:{tmp_path / 'run' / 'encoder'}"
+    given = ["synthetic:shapes?n=80&size=16", "--no-floors", "--precision", "fp32"]
+    rows = run(parser().parse_args([address, *given, "--protocol", "logreg_v1"]), "", quiet=True).rows
+    command = f"python -m evaluation simclr_small_toys {shlex.join(given)} --protocol logreg"
+    rows = [row.model_copy(update={"command": command}) for row in rows]
+    rows.append(rows[0].model_copy(update={"protocol": "logreg-v0"}))
+    results = Results(weights_sha256=weights_sha256(address), rows=tuple(rows))
+    publish(tmp_path / "run", "simclr_small_toys", out=tmp_path / "zoo", results=results)
+    monkeypatch.setenv("ZOO_CHECKPOINTS", str(tmp_path / "zoo"))
+    first, second = repeat("simclr_small_toys")
+    assert first.ok and "logreg-v1, encoder: top1" in first.text
+    assert not second.ok and second.text == "logreg-v0, encoder: not measured again"
