@@ -212,7 +212,7 @@ def test_page_shows_verdict_numbers_protocols_commands_and_fingerprints(page):
     assert "31.2 points" in text
     for wanted in ("71.3 [70.1, 72.5]", "34.5 [33.3, 35.7]", "C = 0.01", "k = 20", "50,000 / 10,000", "not converged"):
         assert wanted in text
-    assert "Multinomial logistic regression on frozen, standardised features." in text
+    assert "Multinomial logistic regression on frozen, standardised features; C is cross-validated" in text
     assert "python -m evaluation simclr cifar10 --protocol knn-v1" in text
     assert "a1" * 32 in text
     assert "cifar10unknown" in text.replace(" ", "")
