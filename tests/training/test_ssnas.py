@@ -133,7 +133,7 @@ def test_alpha_is_moved_by_adam_with_decay():
     for step in range(4):
         alpha.grad = torch.randn(len(alpha), generator=torch.Generator().manual_seed(step)).double()
         reference.step()
-        method._adam(alpha.grad)
+        method.alpha_adam.step(method.encoder.alpha, alpha.grad)
     torch.testing.assert_close(method.encoder.alpha, alpha.detach())
 
 
@@ -146,7 +146,7 @@ def test_beta_regularisation_pulls_large_logits_down():
 def test_alpha_is_no_weight():
     method = method_for()
     assert not any("alpha" in n for n, _ in method.named_parameters())
-    assert {"encoder.alpha", "alpha_mean", "alpha_square", "alpha_steps"} <= method.state_dict().keys()
+    assert {"encoder.alpha", "alpha_adam.mean", "alpha_adam.square", "alpha_adam.steps"} <= method.state_dict().keys()
     before = method.encoder.alpha.clone()
     out = method({"a": pairs(1), "b": pairs(2)})
     out["loss"].backward()

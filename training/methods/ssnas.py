@@ -23,7 +23,8 @@ from training.losses import at_least_float32
 from training.methods import Context
 from training.methods.simclr import SimCLR
 from training.run import code_commit, write_text
-from training.search.curvature import largest_eigenvalue, rises
+from training.search.alpha_adam import AlphaAdam
+from training.search.curvature import CurvatureStop, largest_eigenvalue
 from training.search.derive import derive, entropy, skips
 from training.search.perturbation import select_by_perturbation
 from training.search.second_order import second_order_gradient
@@ -91,15 +92,12 @@ class SSNAS(SimCLR):
                 raise ConfigError(f"method.objective={config.objective} trains with labels, but the data has none")
             self.classes = context.classes
             self.head = nn.Linear(encoder.num_features, context.classes)
-        for name in ("alpha_mean", "alpha_square"):
-            self.register_buffer(name, torch.zeros_like(encoder.alpha))
-        self.register_buffer("alpha_steps", torch.zeros((), dtype=torch.long))
+        self.alpha_adam = AlphaAdam(encoder.alpha, config.alpha_lr, config.alpha_betas, config.alpha_weight_decay)
         self.register_buffer("alpha_before", encoder.alpha.clone())
         self.register_buffer("stopped", torch.zeros((), dtype=torch.bool))
+        self.curvature_stop = None
         if config.early_stop_curvature is not None:
-            window = config.curvature_window
-            self.register_buffer("curvatures", torch.full((2 * window - 1,), torch.nan, dtype=torch.float64))
-            self.register_buffer("alphas", encoder.alpha.repeat(window, 1))
+            self.curvature_stop = CurvatureStop(encoder.alpha, config.curvature_window, config.early_stop_curvature)
         self._trainer: Any = None
         self._views: dict[str, list[Tensor]] | None = None
 
@@ -172,7 +170,7 @@ class SSNAS(SimCLR):
                 f"the gradient of the architecture parameters is not finite at step {step + 1}; the last good state is "
                 "kept. Lower optim.lr, set precision=fp32" + (" or method.order=1" if self.config.order == 2 else "")
             )
-        self._adam(gradient)
+        self.alpha_adam.step(self.encoder.alpha, gradient)
 
     def _alpha_gradient(self, views: list[Tensor], weights: list[Tensor] | None = None) -> list[Tensor]:
         """Gradient of the objective on `views` by alpha, or by alpha and `weights`."""
@@ -195,28 +193,15 @@ class SSNAS(SimCLR):
             on_b=lambda weights: self._alpha_gradient(views["b"], weights),
         )
 
-    def _weight_gradient(self, views: list[Tensor], w: list[Tensor]) -> list[Tensor]:
+    def _weight_gradient(self, views: list[Tensor], w: list[Tensor]) -> list[Tensor | None]:
         with self._autocast():
             value = self.objective(views)["loss"]
-        found = torch.autograd.grad(value, w, allow_unused=True)
-        return [torch.zeros_like(p) if g is None else g for p, g in zip(w, found, strict=True)]
+        return list(torch.autograd.grad(value, w, allow_unused=True))
 
     def _spread_gradient(self) -> Tensor:
         alpha = self.encoder.alpha.detach().clone().requires_grad_()
         logits, _ = self.encoder.space.split(alpha, self.encoder.edge_normalisation)
         return torch.autograd.grad(torch.cat(list(logits.values())).logsumexp(dim=1).mean(), alpha)[0]
-
-    @torch.no_grad()
-    def _adam(self, gradient: Tensor) -> None:
-        """Adam with L2 decay on alpha alone; its moments are buffers, and so part of the state."""
-        (low, high), alpha = self.config.alpha_betas, self.encoder.alpha
-        gradient = gradient.to(alpha.dtype) + self.config.alpha_weight_decay * alpha
-        self.alpha_steps += 1
-        self.alpha_mean.lerp_(gradient, 1 - low)
-        self.alpha_square.lerp_(gradient.square(), 1 - high)
-        count = self.alpha_steps.to(alpha.dtype)
-        mean, square = self.alpha_mean / (1 - low**count), self.alpha_square / (1 - high**count)
-        alpha.sub_(self.config.alpha_lr * mean / (square.sqrt() + 1e-8))
 
     # -- per epoch and at the end --------------------------------------------------------------
 
@@ -228,7 +213,7 @@ class SSNAS(SimCLR):
         """Log genotype, entropy and skips to `genotypes.jsonl`, draw the cell, and stop early if asked to."""
         uncapped = skips(self.genotype(capped=False))
         limit = self.config.early_stop_skips
-        if limit is not None and uncapped >= limit and int(self.alpha_steps) > 0:
+        if limit is not None and uncapped >= limit and int(self.alpha_adam.steps) > 0:
             self.encoder.alpha.copy_(self.alpha_before)
             self.stopped.fill_(True)
         curvature = self._check_curvature(epoch)
@@ -242,7 +227,7 @@ class SSNAS(SimCLR):
             "hash": genotype_hash(genotype),
             "entropy": round(self._entropy(), 6),
             "skips": uncapped,
-            "alpha_steps": int(self.alpha_steps),
+            "alpha_steps": int(self.alpha_adam.steps),
             "stopped": self.finished,
             **curvature,
         }
@@ -254,8 +239,7 @@ class SSNAS(SimCLR):
 
     def _check_curvature(self, epoch: int) -> dict[str, float]:
         """Measure and keep the curvature; go back to the earlier architecture and stop once it has risen."""
-        limit, window = self.config.early_stop_curvature, self.config.curvature_window
-        if limit is None or self.finished or int(self.alpha_steps) == 0:
+        if self.curvature_stop is None or self.finished or int(self.alpha_adam.steps) == 0:
             return {}
         (views,) = self._validation(1)
 
@@ -265,11 +249,9 @@ class SSNAS(SimCLR):
 
         with torch.enable_grad():
             found = largest_eigenvalue(loss, self.encoder.alpha, torch.Generator().manual_seed(epoch))
-        self.curvatures.copy_(torch.cat([self.curvatures[1:], self.curvatures.new_tensor([found])]))
-        self.alphas.copy_(torch.cat([self.alphas[1:], self.encoder.alpha[None]]))
-        known = self.curvatures[~self.curvatures.isnan()].tolist()
-        if rises(known, window, limit):
-            self.encoder.alpha.copy_(self.alphas[0])
+        earlier = self.curvature_stop.earlier(found, self.encoder.alpha)
+        if earlier is not None:
+            self.encoder.alpha.copy_(earlier)
             self.stopped.fill_(True)
         return {"curvature": float(f"{found:.6g}")}
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 #: Products with the Hessian per measurement.
 PRODUCTS = 10
@@ -51,3 +51,25 @@ def rises(curvatures: Sequence[float], window: int, limit: float) -> bool:
         return False
     now, before = sum(curvatures[-window:]), sum(curvatures[-2 * window + 1 : len(curvatures) - window + 1])
     return before > 0 and now > limit * before
+
+
+class CurvatureStop(nn.Module):
+    """Remembers curvature and alpha of the last epochs, as buffers, and says when to go back.
+
+    Args:
+        alpha: at the start. window: epochs averaged over. limit: see `rises`.
+    """
+
+    def __init__(self, alpha: Tensor, window: int, limit: float) -> None:
+        super().__init__()
+        self.window, self.limit = window, limit
+        self.register_buffer("values", torch.full((2 * window - 1,), torch.nan, dtype=torch.float64))
+        self.register_buffer("alphas", alpha.repeat(window, 1))
+
+    @torch.no_grad()
+    def earlier(self, value: float, alpha: Tensor) -> Tensor | None:
+        """Take one epoch's curvature and alpha; once the curvature has risen, the alpha `window - 1` epochs before."""
+        self.values.copy_(torch.cat([self.values[1:], self.values.new_tensor([value])]))
+        self.alphas.copy_(torch.cat([self.alphas[1:], alpha[None]]))
+        known = self.values[~self.values.isnan()].tolist()
+        return self.alphas[0] if rises(known, self.window, self.limit) else None

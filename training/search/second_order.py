@@ -14,29 +14,30 @@ PERTURBATION = 0.01
 def second_order_gradient(
     w: list[Tensor],
     optimizer: torch.optim.Optimizer,
-    weight_gradient: Callable[[], list[Tensor]],
+    weight_gradient: Callable[[], list[Tensor | None]],
     on_a: Callable[[], Tensor],
-    on_b: Callable[[list[Tensor]], list[Tensor]],
+    on_b: Callable[[list[Tensor]], list[Tensor | None]],
 ) -> Tensor:
     """DARTS eq. 7 and 8: the gradient on half B after a virtual step on half A, by a finite difference.
 
     Args:
         w: the weights; moved while this runs, and put back whatever happens.
         optimizer: SGD over `w`, for its learning rates, momenta and decays.
-        weight_gradient: gradients of half A by `w`. on_a: gradient of half A by alpha at the present `w`; every call
-            must see the very same views, or the difference would measure them.
-        on_b: given `w`, the gradients of half B by alpha and by each of `w` (None where it has no part).
+        weight_gradient: gradients of half A by each of `w` (None where it has no part).
+        on_a: gradient of half A by alpha at the present `w`; every call must see the very same views, or the
+            difference would measure them.
+        on_b: given `w`, the gradients of half B by alpha and by each of `w`, None likewise.
 
     Returns:
         As `on_a`; all NaN where the difference is not finite.
     """
     kept = [p.detach().clone() for p in w]
     try:
-        step = _virtual_step(w, weight_gradient(), optimizer)
+        step = _virtual_step(w, _filled(w, weight_gradient()), optimizer)
         with torch.no_grad():
             torch._foreach_sub_(w, step)
         gradient, *by_weights = on_b(w)
-        by_weights = [torch.zeros_like(p) if g is None else g for p, g in zip(w, by_weights, strict=True)]
+        by_weights = _filled(w, by_weights)
         norm = torch.stack(torch._foreach_norm(by_weights)).norm()
         if not bool(torch.isfinite(norm)):
             return torch.full_like(gradient, torch.nan)
@@ -55,6 +56,10 @@ def second_order_gradient(
         with torch.no_grad():
             for p, old in zip(w, kept, strict=True):
                 p.copy_(old)
+
+
+def _filled(w: list[Tensor], gradients: list[Tensor | None]) -> list[Tensor]:
+    return [torch.zeros_like(p) if g is None else g for p, g in zip(w, gradients, strict=True)]
 
 
 @torch.no_grad()
