@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evaluation.verdict import group_title, groups, metric_title, protocol_title, show, subject_title, verdict
+from evaluation.verdict import group_title, groups, metric_title, protocol_title, subject_title, verdict
 from zoo.data.store import replacing
-from zoo.results import DataRecord, Metric, Result
+from zoo.results import DataRecord, Metric, Result, setting_text
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -187,7 +187,7 @@ def write_report(
 def _found(row: Result) -> str:
     """What was chosen, and every metric that has no column of its own."""
     others = [f"{metric_title(k)} {_percent(v.value)}" for k, v in row.metrics.items() if k not in OWN_COLUMN]
-    return ", ".join(others + [f"{k} = {show(v)}" for k, v in row.chosen.items() if k not in NOT_SETTINGS])
+    return ", ".join(others + [f"{k} = {setting_text(v)}" for k, v in row.chosen.items() if k not in NOT_SETTINGS])
 
 
 def protocol_texts(rows: Sequence[Result], descriptions: Mapping[str, str] | None) -> list[dict[str, Any]]:
@@ -197,7 +197,7 @@ def protocol_texts(rows: Sequence[Result], descriptions: Mapping[str, str] | Non
     for group in groups(rows):
         row = group[0]
         text = describe(row.protocol) if descriptions is None else descriptions.get(row.protocol, "")
-        settings = {name: show(value) for name, value in row.settings.items() if name != "name"}
+        settings = {name: setting_text(value) for name, value in row.settings.items() if name != "name"}
         entry = {"name": row.protocol, "title": protocol_title(row.protocol), "text": text, "settings": settings}
         found.setdefault(json.dumps(entry, sort_keys=True), entry)
     return list(found.values())

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Sequence
 
-from zoo.results import Metric, Result
+from zoo.results import Metric, Result, setting_text
 
 #: First part of a protocol's name -> how a sentence says it.
 TITLES = {
@@ -68,15 +68,6 @@ def subject_title(row: Result, encoder_name: str = "") -> str:
         if row.subject == "untrained"
         else {"image": "raw pixels", "skeleton": "raw joints"}[row.modality]
     )
-
-
-def show(value: object) -> str:
-    """A setting as a person writes it."""
-    if value is None:
-        return "none"
-    if isinstance(value, (list, tuple)):
-        return ", ".join(show(part) for part in value)
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def verdict(rows: Sequence[Result]) -> str:
@@ -162,7 +153,7 @@ def _particulars(row: Result, rows: Sequence[Result]) -> list[str]:
     same = [other.settings for other in rows if other.protocol == row.protocol]
     for name, value in row.settings.items():
         if any(settings.get(name) != value for settings in same):
-            parts.append(f"{name} {show(value)}")
+            parts.append(f"{name} {setting_text(value)}")
     if len({other.seed for other in rows}) > 1:
         parts.append(f"seed {row.seed}")
     return parts

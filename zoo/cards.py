@@ -9,7 +9,7 @@ from typing import Any
 from zoo.architectures.cell_picture import cell_svg
 from zoo.architectures.genotype import parse_genotype
 from zoo.config import CheckpointConfig
-from zoo.results import Metric, Result, Results
+from zoo.results import Metric, Result, Results, setting_text
 
 TEMPLATE = Path(__file__).resolve().parent / "templates" / "card.md"
 
@@ -229,4 +229,8 @@ def _cell(value: Any) -> str:
 
 
 def _pairs(row: dict[str, Any]) -> str:
-    return ", ".join(f"{key} = {value}" for key, value in row.items()) or "none"
+    return ", ".join(f"{key} = {_bracketed(value)}" for key, value in row.items()) or "none"
+
+
+def _bracketed(value: object) -> str:
+    return f"[{setting_text(value)}]" if isinstance(value, (list, tuple)) else setting_text(value)

@@ -106,3 +106,12 @@ def parse_results(text: bytes, source: str) -> Results:
         raise ConfigError(f"{source} is not a valid results file: {first_problem(error)}") from None
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{source} is not valid JSON ({error})") from None
+
+
+def setting_text(value: object) -> str:
+    """A setting as a person writes it."""
+    if value is None:
+        return "none"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(setting_text(part) for part in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)

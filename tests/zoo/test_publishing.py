@@ -250,6 +250,15 @@ def test_card_holds_every_fact(tmp_path):
     assert len(front["model-index"][0]["results"]) == 1, "the floors are no results of this model"
 
 
+def test_card_writes_settings_as_a_person_would(tmp_path):
+    config = write_small(tmp_path / "c")
+    results = results_for(config)
+    odd = {"c_grid": [1e-6, 10**-5.5], "limit": None, "name": "x"}
+    rows = tuple(row.model_copy(update={"settings": odd, "chosen": {"C": 10**0.5}}) for row in results.rows)
+    card = cards.render_card(config, results.model_copy(update={"rows": rows}))
+    assert "c_grid = [1e-06, 3.16228e-06], limit = none" in card and "C = 3.16228;" in card
+
+
 def test_card_without_results_claims_nothing(tmp_path):
     card = cards.render_card(write_small(tmp_path / "c"))
     assert "Not measured yet" in card and "%" not in card and "model-index" not in card
