@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -113,6 +114,9 @@ def setup(device: str = "auto") -> torch.device:
 def teardown() -> None:
     """Leave the group that `setup` joined; harmless when there is none."""
     if _together():
+        # Gloo's threads need the GIL to let go of the last tensors, and the end of the group waits for these threads;
+        # torch 2.6 holds the GIL meanwhile, so that both wait for ever. A pause lets them finish first.
+        time.sleep(0.05)
         dist.destroy_process_group()
 
 
