@@ -97,11 +97,13 @@ def test_resume_continues_bit_for_bit(tmp_path, changes):
 
 
 def test_training_learns_and_logs(tmp_path):
-    trainer = trainer_for(tmp_path / "run", tiny(epochs=6))
+    gentle = {"name": "sgd", "lr": 0.01, "lr_scaling": "none", "warmup_fraction": 0.1}
+    trainer = trainer_for(tmp_path / "run", tiny(epochs=20, batch_size=32, log_every=1, optim=gentle))
     trainer.run()
     trainer.folder.close()
-    records = [r for r in trainer.folder.records() if "loss" in r]
-    assert records[-1]["loss"] < records[0]["loss"] - 0.1
+    losses = [r["loss"] for r in trainer.folder.records() if "loss" in r]
+    quarter = len(losses) // 4  # single batches of 32 swing by more than is learned
+    assert sum(losses[-quarter:]) / quarter < sum(losses[:quarter]) / quarter - 0.3
     assert any("held_out_knn" in r for r in trainer.folder.records())
     assert (tmp_path / "run" / "curves.png").stat().st_size > 1000
     assert any((tmp_path / "run" / "tensorboard").iterdir())
