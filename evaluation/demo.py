@@ -18,8 +18,8 @@ LOCAL_DATA = Path("data/cifar10")
 BUNDLED_DATA = "digits:placed"
 #: Eight actions by forward kinematics; the test split has other people and other cameras.
 BUNDLED_MOTION = "synthetic:motion?n=400&sway=50"
-#: Modality -> the encoders that the demo prefers.
-BUNDLED = {"image": "simclr*", "skeleton": "ms2l*"}
+#: Modality -> the encoders that the demo prefers, best first. Patterns alone would take the first by the alphabet.
+BUNDLED = {"image": ("simclr_resnet18_cifar10", "simclr*", "*"), "skeleton": ("ms2l*", "*")}
 
 
 def default_encoder(modality: str = "image") -> str:
@@ -30,7 +30,7 @@ def default_encoder(modality: str = "image") -> str:
     """
     if modality not in BUNDLED:
         raise UnknownNameError(f"unknown modality {modality!r}; {nearest(modality, list(BUNDLED))}")
-    names = list_models(BUNDLED[modality], modality=modality) or list_models(modality=modality)
+    names = [name for pattern in BUNDLED[modality] for name in list_models(pattern, modality=modality)]
     if not names:
         raise UnknownNameError(
             f"the catalogue holds no {modality} encoder; publish one, or give --encoder local-dir:PATH"
