@@ -3,10 +3,9 @@
     python -m benchmarks.conrec_claim conrec_unet16_rectangles --seeds 0 1 2 --out runs/claim_rectangles
 
 Each arm is trained by its recipe with `key=value` overrides, and its features are probed on the test split: with a
-tenth, a quarter and half of the training labels (few-label-v1, draws that all arms share) and with all of them. C is
-the same throughout: the 600 labels of circle-square decide little about it. Arms
-are compared seed by seed: mean difference with a 95 % t-interval over seeds. Killed, the same command continues. Writes
-OUT/claim_10pct_of_labels.json and so on, one for each share of the labels.
+tenth, a quarter and half of the training labels (few-label-v1, draws that all arms share) and with all of them, at the
+same C throughout. Arms are compared seed by seed: mean difference with a 95 % t-interval over seeds. Killed, the same
+command continues. Writes OUT/claim_10pct_of_labels.json and so on, one for each share of the labels.
 """
 
 from __future__ import annotations

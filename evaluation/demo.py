@@ -30,12 +30,12 @@ def default_encoder(modality: str = "image") -> str:
     """
     if modality not in BUNDLED:
         raise UnknownNameError(f"unknown modality {modality!r}; {nearest(modality, list(BUNDLED))}")
-    names = [name for pattern in BUNDLED[modality] for name in list_models(pattern, modality=modality)]
-    if not names:
+    found = next((name for pattern in BUNDLED[modality] for name in list_models(pattern, modality=modality)), None)
+    if found is None:
         raise UnknownNameError(
             f"the catalogue holds no {modality} encoder; publish one, or give --encoder local-dir:PATH"
         )
-    return names[0]
+    return found
 
 
 def default_data(modality: str) -> str:

@@ -24,6 +24,7 @@ import torch
 from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
+from evaluation.scaling import divisor
 from zoo.errors import DataError
 
 #: Tables up to this many bytes are copied once into principal directions; larger ones are streamed at every step.
@@ -95,9 +96,8 @@ class LogisticPath:
         self.labels = torch.from_numpy(np.ascontiguousarray(chosen, dtype=np.int64)).to(self.device)
         self.classes = classes or int(labels.max()) + 1
         self.mean, scale = self.table.moments()
-        # A constant feature stays zero; dividing by its rounding noise would blow it up.
-        constant = scale <= 1e-7 * np.maximum(1, np.abs(self.mean))
-        self.scale = np.where(constant, np.inf, scale if standardise else 1.0)
+        scale = divisor(self.mean, scale)
+        self.scale = scale if standardise else np.where(np.isinf(scale), np.inf, 1.0)
         self._decompose(4 * self.samples * min(self.samples, self.dims) <= in_memory)
         self._point = np.zeros((self.rank + 1, self.classes))
         from scipy.optimize import minimize
@@ -125,7 +125,7 @@ class LogisticPath:
             if last[1] <= tol * max(last[0], FLOOR):
                 raise StopIteration
 
-        # The threads of scipy's BLAS spin after each of its small steps and keep torch's from working: 8 times slower.
+        # The threads of scipy's BLAS spin after each of its small steps and keep torch's from working (LOG.md).
         with self._pools.limit(limits=1, user_api="blas"):
             found = self._minimize(
                 objective, (start / precondition).ravel(), jac=True, method="L-BFGS-B", callback=near,

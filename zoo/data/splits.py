@@ -41,10 +41,8 @@ def held_out(
         groups = np.zeros(int(labels_or_n), dtype=np.int64)
     else:
         groups = np.unique(np.asarray(labels_or_n), return_inverse=True)[1].reshape(-1)
-    # Raw PCG64 output is guaranteed stable across numpy versions; Generator.permutation is not.
-    ranks = np.argsort(np.random.PCG64(seed).random_raw(len(groups)), kind="stable")
     held = []
-    for members in _members(groups[ranks], ranks):
+    for members in _shuffled(groups, seed):
         if len(members) >= 2:
             count = min(max(round(fraction * len(members)), 1), len(members) - 1)
             held.append(members[:count])
@@ -72,9 +70,8 @@ def folds(labels: np.ndarray | Sequence[int], count: int, seed: int) -> list[tup
     if count < 2 or seed < 0:
         raise DataError(f"folds needs a count of at least 2 and a non-negative seed, got {count} and {seed}")
     groups = np.unique(np.asarray(labels), return_inverse=True)[1].reshape(-1)
-    ranks = np.argsort(np.random.PCG64(seed).random_raw(len(groups)), kind="stable")
     # One deal over all classes in turn, so that classes smaller than `count` do not pile up in the first folds.
-    dealt = [members for members in _members(groups[ranks], ranks) if len(members) >= 2]
+    dealt = [members for members in _shuffled(groups, seed) if len(members) >= 2]
     order = np.concatenate(dealt) if dealt else np.empty(0, dtype=np.int64)
     held = [np.sort(order[fold::count]).astype(np.int64) for fold in range(count)]
     everything = np.arange(len(groups), dtype=np.int64)
@@ -88,16 +85,17 @@ def per_class(labels: np.ndarray | Sequence[int], count: int, seed: int) -> tupl
         labels: `(N,)`. count: a smaller class gives all it has. seed: a non-negative integer.
     """
     groups = np.unique(np.asarray(labels), return_inverse=True)[1].reshape(-1)
-    ranks = np.argsort(np.random.PCG64(seed).random_raw(len(groups)), kind="stable")
-    taken = np.sort(np.concatenate([members[:count] for members in _members(groups[ranks], ranks)])).astype(np.int64)
+    taken = np.sort(np.concatenate([members[:count] for members in _shuffled(groups, seed)])).astype(np.int64)
     return taken, np.setdiff1d(np.arange(len(groups), dtype=np.int64), taken, assume_unique=True)
 
 
-def _members(groups: np.ndarray, indices: np.ndarray) -> list[np.ndarray]:
-    """`indices` of each group, in the order given."""
-    order = np.argsort(groups, kind="stable")
-    starts = np.flatnonzero(np.diff(groups[order])) + 1
-    return np.split(indices[order], starts)
+def _shuffled(groups: np.ndarray, seed: int) -> list[np.ndarray]:
+    """The indices of each group, in random order."""
+    # Raw PCG64 output is guaranteed stable across numpy versions; Generator.permutation is not.
+    ranks = np.argsort(np.random.PCG64(seed).random_raw(len(groups)), kind="stable")
+    order = np.argsort(groups[ranks], kind="stable")
+    starts = np.flatnonzero(np.diff(groups[ranks][order])) + 1
+    return np.split(ranks[order], starts)
 
 
 def duplicates(a: Dataset, b: Dataset) -> list[tuple[int, int]]:
