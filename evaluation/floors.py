@@ -24,6 +24,9 @@ RAW_FRAMES = 32
 def untrained(encoder: Encoder, seed: int = 0) -> Encoder:
     """The same architecture with its own random initialisation, in eval mode.
 
+    What the encoder took from its data before any training (`Encoder.data_statistics`) is kept: without it the floor
+    would be lower and the encoder look better.
+
     Raises:
         DataError: the encoder does not say how it was built.
     """
@@ -33,9 +36,11 @@ def untrained(encoder: Encoder, seed: int = 0) -> Encoder:
     state = torch.get_rng_state()
     try:
         torch.manual_seed(seed)
-        return build(architecture, encoder.input).eval()
+        network = build(architecture, encoder.input).eval()
     finally:
         torch.set_rng_state(state)
+    network.copy_data_statistics(encoder)
+    return network
 
 
 def raw(encoder: Encoder, dataset: Dataset) -> np.ndarray:

@@ -21,6 +21,10 @@ from zoo.transforms import transform_for
 
 #: Data up to this share of the accelerator's free memory lives there for the whole run.
 RESIDENT_SHARE = 0.4
+#: How many training images an encoder takes its statistics from: at most this many, of about as many pixels in all
+#: as they have at 32 px, so that large images cost no more.
+STATISTICS_IMAGES = 5000
+STATISTICS_PIXELS = STATISTICS_IMAGES * 32 * 32
 
 
 class TrainingData:
@@ -62,6 +66,15 @@ class TrainingData:
         out = np.full(len(self.array), -1, dtype=np.int64)
         out[self._rows] = labels
         return out
+
+
+def statistics_images(data: TrainingData, seed: int) -> Tensor:
+    """Training images as they are stored, uint8 `(N, 3, H, W)`, chosen by the seed alone: equal on every rank."""
+    height, width = data.array.shape[1:3]
+    count = min(STATISTICS_IMAGES, max(1, STATISTICS_PIXELS // (height * width)))
+    # Epoch -2: the order of no epoch, nor that of the halves of a search.
+    chosen = data.train[epoch_order(seed, (1 << 32) - 2, len(data.train))[:count]]
+    return torch.from_numpy(data.array[np.sort(data.rows(chosen))]).permute(0, 3, 1, 2)
 
 
 def searches(recipe) -> bool:

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from training import distributed
-from training.batches import TrainingData, batches_for, epoch_order, searches, step_seed
+from training.batches import TrainingData, batches_for, epoch_order, searches, statistics_images, step_seed
 from training.cpu_guard import refuse_unwritten_gradients
 from training.errors import TrainingError
 from training.methods import Context, method_class
@@ -22,7 +22,7 @@ from training.monitor import OnlineKNN
 from training.optim import build_optimizer, peak_learning_rate, schedule
 from training.recipe import Recipe
 from training.run import RunFolder
-from training.state import load_state, save_state
+from training.state import has_state, load_state, save_state
 from zoo.architectures import build
 from zoo.encoder import Encoder
 
@@ -47,9 +47,17 @@ def choose_precision(recipe: Recipe, device: torch.device) -> torch.dtype | None
 
 
 def build_method(
-    recipe: Recipe, device: torch.device, samples: int, total_steps: int, classes: int | None = None
+    recipe: Recipe,
+    device: torch.device,
+    samples: int,
+    total_steps: int,
+    classes: int | None = None,
+    images: Callable[[], torch.Tensor] | None = None,
 ) -> nn.Module:
-    """The method with a fresh encoder, seeded by the recipe: equal on every rank."""
+    """The method with a fresh encoder, seeded by the recipe: equal on every rank.
+
+    `images` gives training images to an encoder that takes statistics from them, before anything copies the encoder.
+    """
     torch.manual_seed(step_seed(recipe.seed, 0, 0))
     context = Context(
         image_size=recipe.view_size(total_steps, total_steps),
@@ -60,6 +68,8 @@ def build_method(
         seed=recipe.seed,
     )
     encoder = build(recipe.architecture(), recipe.input)
+    if images is not None and encoder.data_statistics:
+        encoder.fit_to_data(images())
     method = method_class(recipe.method["name"])(encoder, recipe.method_config(), context)
     return method.to(device)
 
@@ -95,7 +105,9 @@ class Trainer:
         self.dtype = choose_precision(recipe, device)
         labels = self.data.dataset.labels
         classes = None if labels is None else int(labels.max()) + 1
-        self.method = build_method(recipe, device, len(self.data.train), self.total_steps, classes)
+        # A run that has a state takes the statistics from there.
+        fresh = None if has_state(folder.state) else lambda: statistics_images(self.data, recipe.seed)
+        self.method = build_method(recipe, device, len(self.data.train), self.total_steps, classes, fresh)
         if self.dtype is not None and device.type == "cpu":
             refuse_unwritten_gradients(self.method.encoder, recipe)
         self.batches = batches_for(self.data.array, device, _labels_for(self.method, self.data))

@@ -39,6 +39,11 @@ def save_state(folder: Path, state: dict[str, Any]) -> None:
         ) from None
 
 
+def has_state(folder: Path) -> bool:
+    """Whether `load_state` will find a state, readable or not."""
+    return any((folder / name).exists() for name in (LAST, PREVIOUS))
+
+
 def load_state(folder: Path, device: torch.device) -> tuple[dict[str, Any], str] | None:
     """The newest readable state and its file name; None when the run has none.
 

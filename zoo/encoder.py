@@ -25,12 +25,15 @@ class Encoder(nn.Module):
         config: the checkpoint's `CheckpointConfig`; None for an encoder that was never published.
         strict_input: in eval mode, refuse inputs whose size differs from `input` or that hold NaN.
             Training and feature extraction switch the costly part off and check results instead.
+        data_statistics: names in the state of what `fit_to_data` sets; empty for a family that takes nothing from
+            the data before training. An untrained baseline of a checkpoint keeps them.
     """
 
     num_features: int
     input: ImageInput | SkeletonInput
     config: CheckpointConfig | None = None
     strict_input: bool = True
+    data_statistics: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -69,6 +72,23 @@ class Encoder(nn.Module):
         from zoo.transforms import transform_for
 
         return transform_for(self.input)
+
+    def fit_to_data(self, images: Tensor) -> None:
+        """Set `data_statistics` from training images, once before training starts; most families have none.
+
+        Args:
+            images: `(N, 3, H, W)` of any size, uint8, or float as `transform()` gives; never labels.
+
+        Raises:
+            InputError: the images do not suit the family; the encoder is unchanged then.
+        """
+
+    @torch.no_grad()
+    def copy_data_statistics(self, other: Encoder) -> None:
+        """Take over the `data_statistics` of an encoder of the same architecture."""
+        own, theirs = self.state_dict(), other.state_dict()
+        for name in self.data_statistics:
+            own[name].copy_(theirs[name])
 
     def _features(self, x: Tensor, lengths: Tensor | None) -> Tensor:
         raise NotImplementedError

@@ -17,6 +17,7 @@ FAMILIES: dict[str, str] = {
     "timm": "zoo.architectures.image:ImageEncoder",
     "timm_maps": "zoo.architectures.attention:TimmMaps",
     "unet": "zoo.architectures.unet:UNetEncoder",
+    "airbench": "zoo.architectures.airbench:Airbench",
     "cell_network": "zoo.architectures.cell_network:CellNetwork",
     "skeleton_gru": "zoo.architectures.skeleton_gru:SkeletonGRU",
 }
