@@ -86,14 +86,17 @@ def check_crops(
     """
     for view_size in view_sizes:
         for crop in crops:
-            side = scaled(crop.size or image_size, view_size, image_size)
-            what = (
-                f"recipe: a view of size={crop.size or image_size} has {side} px while view_sizes is at {view_size} px"
-            )
+            size = crop.size or image_size
+            side = scaled(size, view_size, image_size)
+            what = f"{side} px"
+            if side != size:
+                what += f" (size {size} while view_sizes is at {view_size})"
             if side < smallest:
-                raise ConfigError(f"{what}, but the encoder takes at least {smallest} px; raise its size")
+                raise ConfigError(
+                    f"recipe: a view of {what} is too small: the encoder takes {smallest} px or more; raise its size"
+                )
             if crop.native and side > stored:
                 raise ConfigError(
-                    f"{what}, more than the {stored} px of the stored images, from which a native patch is cut; "
+                    f"recipe: a native patch of {what} does not fit into the stored images of {stored} px; "
                     f"lower its size, or raise data.store_size to {side}"
                 )

@@ -181,11 +181,9 @@ def patches(images: Tensor, members: Tensor, top: Tensor, left: Tensor, side: in
     Returns:
         `(n, C, side, side)` of the same dtype.
     """
-    step = torch.arange(side, device=images.device)
-    rows = top[:, None] + step
-    columns = left[:, None] + torch.where(flip[:, None], side - 1 - step, step)
-    pixels = images.permute(0, 2, 3, 1)[members[:, None, None], rows[:, :, None], columns[:, None, :]]
-    return pixels.permute(0, 3, 1, 2)
+    windows = images.permute(0, 2, 3, 1).unfold(1, side, 1).unfold(2, side, 1)
+    chosen = windows[members, top, left].contiguous()
+    return torch.where(flip[:, None, None, None], chosen.flip(3), chosen)
 
 
 #: Output pixels per product: wide enough for the matrix units, narrow enough to skip what is zero.
