@@ -17,7 +17,7 @@ def refuse_unwritten_gradients(encoder: Encoder, recipe: Recipe) -> None:
     """
     if not isinstance(recipe.input, ImageInput):
         return
-    side = min([*recipe.input.size, *(stage.size for stage in recipe.view_sizes)])
+    side = min(*recipe.input.size, recipe.smallest_view())
     if found := strided_on_one_pixel(encoder, side):
         raise TrainingError(
             f"views of {side} px reach {found[0]} as a single pixel, where bfloat16 on the CPU gives wrong gradients; "

@@ -75,6 +75,72 @@ def nt_xent_logits(
     return logits, other_view
 
 
+def views_loss(
+    z: Tensor,
+    temperature: float,
+    everyone: Tensor | None = None,
+    offset: int = 0,
+    positives: str = "each",
+    decoupled: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """NT-Xent for V views of each image, or its decoupled form (DCL, arXiv 2110.06848, eq. 4 without weights).
+
+    Every local view is an anchor. Its negatives are all views of all other images of the global batch; the
+    other views of its own image are none. With `s` the cosine similarity over tau and `D` the sum of
+    exp(s) over the negatives, an anchor and a positive p contribute
+
+        -log(exp(s_p) / (exp(s_p) + D)), or decoupled -log(exp(s_p) / D).
+
+    `positives="each"`: p is each other view of the image, the mean over all V (V - 1) ordered pairs; for
+    V = 2 this is `nt_xent`. `positives="mean"`: p is the one normalised mean of the other views' unit vectors.
+
+    Args:
+        z: `(n, V, d)` embeddings of V views of this rank's images; normalised here.
+        temperature: tau > 0.
+        everyone: `(N, V, d)` embeddings of the global batch; default: the local ones.
+        offset: row of `everyone` at which this rank's rows begin.
+
+    Returns:
+        Scalar loss, mean over anchors, in float32 even under autocast (float64 for float64 embeddings); and
+        scalar accuracy without gradient, the fraction of (anchor, positive) pairs whose positive beats every
+        negative. A tie counts as wrong. Time and memory grow with (V n) (V N).
+
+    Raises:
+        InputError: shapes that do not fit together, fewer than two images or views, or unknown `positives`.
+    """
+    everyone = z if everyone is None else everyone
+    _check_views(z, everyone, temperature, offset, positives)
+    n, v, _ = z.shape
+    with torch.autocast(z.device.type, enabled=False):
+        anchors = F.normalize(at_least_float32(z), dim=2)
+        candidates = F.normalize(at_least_float32(everyone), dim=2)
+        if positives == "mean":
+            others = F.normalize(anchors.sum(dim=1, keepdim=True) - anchors, dim=2)
+            positive = (anchors * others).sum(dim=2, keepdim=True) / temperature
+        else:
+            own = anchors @ anchors.mT / temperature
+            # Without its first entry, a flattened (V, V) matrix has its diagonal at the end of rows of V + 1.
+            positive = own.flatten(1)[:, 1:].view(n, v - 1, v + 1)[..., :-1].reshape(n, v, v - 1)
+        logits = (anchors / temperature).flatten(0, 1) @ candidates.flatten(0, 1).T
+        logits.view(n, v, -1, v).diagonal(offset, dim1=0, dim2=2).fill_(-torch.inf)
+        negative = logits.logsumexp(dim=1).view(n, v, 1)
+        loss = (negative - positive).mean() if decoupled else F.softplus(negative - positive).mean()
+    hardest = logits.detach().amax(dim=1).view(n, v, 1)
+    return loss, (positive.detach() > hardest).float().mean()
+
+
+def _check_views(z: Tensor, everyone: Tensor, temperature: float, offset: int, positives: str) -> None:
+    if z.ndim != 3 or everyone.ndim != 3 or z.shape[1:] != everyone.shape[1:]:
+        raise InputError(
+            f"views_loss takes embeddings (n, V, d) and (N, V, d), got {tuple(z.shape)} and {tuple(everyone.shape)}"
+        )
+    if z.shape[1] < 2:
+        raise InputError(f"views_loss needs at least 2 views of each image, got {z.shape[1]}")
+    if positives not in ("each", "mean"):
+        raise InputError(f"views_loss knows the positives each and mean, not {positives!r}")
+    _check_rows("views_loss", len(z), len(everyone), temperature, offset)
+
+
 @torch.no_grad()
 def contrastive_accuracy(logits: Tensor, positives: Tensor) -> Tensor:
     """Fraction of anchors whose positive beats every other candidate: scalar float32 in 0..1.
@@ -98,12 +164,16 @@ def _check_pairs(z_a: Tensor, z_b: Tensor, all_a: Tensor, all_b: Tensor, tempera
             f"nt_xent: all_a and all_b must both be (N, {z_a.shape[1]}), "
             f"got {tuple(all_a.shape)} and {tuple(all_b.shape)}"
         )
-    if not 0 <= offset <= len(all_a) - len(z_a):
-        raise InputError(f"nt_xent: rows {offset}..{offset + len(z_a)} are not within the {len(all_a)} gathered rows")
-    if len(all_a) < 2:
-        raise InputError("nt_xent needs at least 2 images in the global batch: with one there is no negative")
+    _check_rows("nt_xent", len(z_a), len(all_a), temperature, offset)
+
+
+def _check_rows(name: str, rows: int, total: int, temperature: float, offset: int) -> None:
+    if not 0 <= offset <= total - rows:
+        raise InputError(f"{name}: rows {offset}..{offset + rows} are not within the {total} gathered rows")
+    if total < 2:
+        raise InputError(f"{name} needs at least 2 images in the global batch: with one there is no negative")
     if not temperature > 0:
-        raise InputError(f"nt_xent: temperature must be > 0, got {temperature}")
+        raise InputError(f"{name}: temperature must be > 0, got {temperature}")
 
 
 def memory_similarities(

@@ -21,7 +21,7 @@ from training.augment.image import PRESETS, ImageAugmentConfig
 from training.heads import HeadName, projection_head
 from training.losses import at_least_float32, memory_similarities
 from training.methods import Context
-from training.methods.image_views import resolve_augment
+from training.methods.image_views import embeddings, resolve_augment
 from training.split_norm import SplitBatchNorm, average_statistics, group_size, split_batch_norm
 from zoo.config import Strict
 from zoo.encoder import Encoder
@@ -170,13 +170,7 @@ class MomentumContrast(nn.Module):
 
     def queries(self, views: Sequence[Tensor]) -> list[Tensor]:
         """q = f_q(x) `(n, d)` for each view, one forward for all views of a size."""
-        q: dict[int, Tensor] = {}
-        sizes = [x.shape[-1] for x in views]
-        for size in dict.fromkeys(sizes):
-            same = [i for i, other in enumerate(sizes) if other == size]
-            z = self.head(self.encoder(torch.cat([views[i] for i in same])))
-            q.update(zip(same, z.chunk(len(same)), strict=True))
-        return [q[i] for i in range(len(views))]
+        return embeddings(self.encoder, self.head, views)
 
     def keys(self, views: Sequence[Tensor], shuffle: Tensor) -> list[Tensor]:
         """Keys of the global batch for each view, see `KeyEncoder`; they enter the queue after the step."""

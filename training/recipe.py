@@ -12,6 +12,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
+from training.augment.crops import Crop, check_crops, scaled
 from training.methods import method_class
 from training.optim import OptimConfig
 from zoo.architectures import FAMILIES, family_class
@@ -129,6 +130,25 @@ class Recipe(Strict):
         if isinstance(raw.get("encoder"), dict):
             raw["encoder"] = _fill_encoder(dict(raw["encoder"]), raw.get("input"))
         return raw
+
+    @model_validator(mode="after")
+    def _crops(self) -> Recipe:
+        """Views that cannot be made, or that the encoder cannot take, are refused before anything is written."""
+        if isinstance(self.input, ImageInput):
+            smallest = getattr(family_class(self.encoder["family"]), "min_side", 1)
+            check_crops(self._all_crops(), self._stages(), self.input.size[0], self.store_size(), smallest)
+        return self
+
+    def _all_crops(self) -> tuple[Crop, ...]:
+        return (Crop(), *getattr(self.method_config(), "crops", ()))
+
+    def _stages(self) -> list[int]:
+        return [stage.size for stage in self.view_sizes] or [self.input.size[0]]
+
+    def smallest_view(self) -> int:
+        """Side in pixels of the smallest view that the encoder sees at any stage of the training."""
+        full = self.input.size[0]
+        return min(scaled(crop.size or full, now, full) for crop in self._all_crops() for now in self._stages())
 
     def architecture(self) -> Architecture:
         """The encoder to build."""

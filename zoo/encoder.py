@@ -23,6 +23,8 @@ class Encoder(nn.Module):
         num_features: length of the vector that `forward` gives.
         input: the preprocessing that belongs to the weights.
         config: the checkpoint's `CheckpointConfig`; None for an encoder that was never published.
+        min_side: smallest side in pixels of the images that it takes; of the class, so that a recipe can be
+            checked before anything is built.
         strict_input: in eval mode, refuse inputs whose size differs from `input` or that hold NaN.
             Training and feature extraction switch the costly part off and check results instead.
         data_statistics: names in the state of what `fit_to_data` sets; empty for a family that takes nothing from
@@ -32,6 +34,7 @@ class Encoder(nn.Module):
     num_features: int
     input: ImageInput | SkeletonInput
     config: CheckpointConfig | None = None
+    min_side: int = 1
     strict_input: bool = True
     data_statistics: tuple[str, ...] = ()
 

@@ -97,6 +97,19 @@ def images(count: int, generator: torch.Generator) -> list[Tensor]:
     return [torch.rand(BATCH, 3, SIDE, SIDE, generator=generator, dtype=torch.float64) for _ in range(count)]
 
 
+def simclr_views(generator: torch.Generator) -> list[Tensor]:
+    """Two large views and two small ones."""
+    first, second, *small = images(4, generator)
+    return [first, second, *(x[..., 2:, 2:] for x in small)]
+
+
+def moco_more_views(generator: torch.Generator) -> dict[str, Any]:
+    """Two further queries, the last one smaller."""
+    views = moco_views(generator)
+    same, small = images(2, generator)
+    return {**views, "more": [same, small[..., 1:, 1:]]}
+
+
 def moco_views(generator: torch.Generator) -> dict[str, Tensor]:
     x_q, x_k = images(2, generator)
     return {"x_q": x_q, "x_k": x_k, "shuffle": torch.rand(BATCH, 2, generator=generator)}
@@ -134,7 +147,13 @@ MS2L = {"hidden_dim": 8, "out_dim": 6}
 CASES: dict[str, Case] = {
     "simclr": Case("simclr", {"temperature": 0.2, "out_dim": 6}, partial(images, 2), group_norm),
     "simclr_batch_norm": Case("simclr", {"head": "official", "out_dim": 6}, partial(images, 2)),
+    "simclr_views": Case("simclr", {"temperature": 0.2, "head": "official", "out_dim": 6}, simclr_views),
+    "simclr_views_mean": Case("simclr", {"positives": "mean", "out_dim": 6}, simclr_views),
+    "simclr_views_dcl": Case("simclr", {"positives": "mean", "loss": "dcl", "out_dim": 6}, simclr_views),
+    "simclr_dcl": Case("simclr", {"loss": "dcl", "out_dim": 6}, partial(images, 2)),
     "moco": Case("moco", MOMENTUM, moco_views),
+    "moco_more_queries": Case("moco", MOMENTUM, moco_more_views),
+    "moco_more_symmetric": Case("moco", {**MOMENTUM, "symmetric": True}, moco_more_views),
     "moco_symmetric": Case("moco", {**MOMENTUM, "symmetric": True, "head": "official"}, moco_views),
     "moco_plus": Case(
         "moco", {**MOMENTUM, "symmetric": True, "final_momentum": 1.0, "negatives": "batch_and_queue"}, moco_views

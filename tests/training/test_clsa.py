@@ -149,6 +149,9 @@ def test_views_have_their_sizes_and_depend_on_the_generator_only():
         torch.equal(a, b) for a, b in zip(views["weak"] + views["strong"], again["weak"] + again["strong"], strict=True)
     )
     assert not torch.equal(views["key"], views["weak"][0])
+    counted = clsa(weak=[{"count": 2}], strong=[{"size": 8, "native": True, "count": 3}])
+    x = counted.views(batch(), torch.Generator().manual_seed(1))
+    assert [[v.shape[-1] for v in x[name]] for name in ("weak", "strong")] == [[16, 16], [8, 8, 8]]
     method.set_view_size(8)
     small = method.views(batch(), torch.Generator().manual_seed(1))
     assert [v.shape[-1] for v in (small["key"], *small["weak"], *small["strong"])] == [8, 8, 6, 4]

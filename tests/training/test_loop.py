@@ -80,7 +80,12 @@ def in_parts(make, at):
     return second
 
 
-@pytest.mark.parametrize("changes", [{}, {"accumulate": 2, "optim": {"name": "lars"}}, {"precision": "bf16"}])
+VIEWS = {"name": "simclr", "views": [{"count": 2}, {"size": 24, "native": True}], "loss": "dcl", "positives": "mean"}
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"accumulate": 2, "optim": {"name": "lars"}}, {"precision": "bf16"}, {"method": VIEWS}]
+)
 def test_resume_continues_bit_for_bit(tmp_path, changes):
     recipe = tiny(log_every=1, **changes)
     whole = trainer_for(tmp_path / "whole", recipe)
@@ -244,6 +249,9 @@ def test_a_network_too_deep_for_its_views_is_not_trained_in_bf16_on_the_cpu(tmp_
     stages = [{"until": 0.5, "size": 16}, {"until": 1.0, "size": 32}]
     with pytest.raises(TrainingError, match="views of 16 px"):
         trainer_for(tmp_path / "growing", tiny(precision="bf16", view_sizes=stages))
+    crops = {"name": "simclr", "views": [{"count": 2}, {"size": 16, "native": True}]}
+    with pytest.raises(TrainingError, match="views of 16 px"):
+        trainer_for(tmp_path / "crops", tiny(precision="bf16", method=crops))
     stem = {"model": "resnet10t", "stem": "cifar", "model_args": {"channels": [8, 8, 16, 16]}}
     for number, fix in enumerate(({"precision": "fp32"}, {"encoder": stem}, {"input": {"size": [32, 32]}})):
         method = trainer_for(tmp_path / str(number), tiny(**{**small, **fix})).method

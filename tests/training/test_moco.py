@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.training.distributed_cases import BATCH, TinyEncoder, group_norm, images, moco_views
+from tests.training.distributed_cases import BATCH, TinyEncoder, group_norm, images, moco_more_views, moco_views
 from tests.training.test_loop import in_parts, same_state, tiny, trainer_for
 from training.augment.image import ImageAugment
 from training.losses import info_nce, memory_similarities
@@ -99,6 +99,39 @@ def test_loss_is_algorithm_1(symmetric, negatives):
     out["loss"].backward()
     assert all(p.grad is None for p in method.key_encoder.parameters())
     assert all(p.grad is not None for p in [*method.encoder.parameters(), *method.head.parameters()])
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_further_queries_find_every_key(symmetric):
+    """The mean over all pairs of query and key, as large as the usual one or two terms."""
+    method = moco(group_norm, symmetric=symmetric)
+    raw = moco_more_views(torch.Generator().manual_seed(1))
+    x = {k: [v.float() for v in x] if isinstance(x, list) else x.float() for k, x in raw.items()}
+    x_q, x_k, (same, small) = x["x_q"], x["x_k"], x["more"]
+    if symmetric:
+        pairs = [(x_q, x_k), (x_k, x_q), (same, x_k), (same, x_q), (small, x_k), (small, x_q)]
+    else:
+        pairs = [(x_q, x_k), (same, x_k), (small, x_k)]
+    losses = []
+    for a, b in pairs:
+        q = F.normalize(method.head(method.encoder(a)), dim=1)
+        k = F.normalize(method.key_encoder.head(method.key_encoder.encoder(b)), dim=1)
+        logits = torch.cat([(q * k).sum(1, keepdim=True), q @ method.queue.keys.T], 1) / 0.2
+        losses.append(F.cross_entropy(logits, torch.zeros(BATCH, dtype=torch.long)))
+    out = method.loss(x)
+    torch.testing.assert_close(out["loss"], torch.stack(losses).mean() * (2 if symmetric else 1))
+    method.after_step(0)
+    assert int(method.queue.position) == (2 if symmetric else 1) * BATCH
+
+
+def test_further_views_leave_the_usual_ones_as_they_are():
+    batch = {"images": torch.randint(0, 256, (BATCH, 3, 12, 12), dtype=torch.uint8)}
+    plain = moco().views(batch, torch.Generator().manual_seed(1))
+    more = moco(views=[{"count": 2}, {"size": 10, "native": True}]).views(batch, torch.Generator().manual_seed(1))
+    assert plain.keys() == {"x_q", "x_k", "shuffle"}
+    assert all(torch.equal(more[key], value) for key, value in plain.items())
+    assert [v.shape[-1] for v in more["more"]] == [8, 8, 10]
+    assert not torch.equal(more["more"][0], more["x_q"])
 
 
 # -- queue and momentum encoder --------------------------------------------------------------------

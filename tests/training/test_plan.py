@@ -40,6 +40,22 @@ def test_small_views_cost_less_arithmetic():
     assert mixed == pytest.approx((small + large) / 2, rel=1e-6) and small < 0.6 * large
 
 
+@pytest.mark.parametrize(
+    ("method", "few", "many"),
+    [
+        ("simclr", "method.views=[{count: 2}]", "method.views=[{count: 4}]"),
+        ("moco", "method.views=[]", "method.views=[{count: 2}]"),
+        ("clsa", "method.strong=[{}]", "method.strong=[{}, {count: 2}]"),
+    ],
+)
+def test_every_view_counts(method, few, many):
+    """Two further views of the usual size add the forward and backward passes of two views."""
+    chosen = f"method={method}", *([] if method == "simclr" else ["method.queue_size=64", "method.bn_groups=1"])
+    fewer, more = (planned(*chosen, views)["flops_total"] for views in (few, many))
+    two = planned("method=simclr")["flops_total"]
+    assert more - fewer == pytest.approx(two, rel=0.02)
+
+
 def test_the_command_prints_a_table_and_leaves_no_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["smoke", "--plan", "--device", "cpu", *TINY]) == 0

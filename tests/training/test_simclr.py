@@ -6,11 +6,12 @@ from itertools import pairwise
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from tests.training.distributed_cases import TinyEncoder
 from training.heads import HEADS, projection_head
-from training.losses import nt_xent
+from training.losses import contrastive_accuracy, nt_xent, nt_xent_logits, views_loss
 from training.methods import Context, method_class
 from training.methods.simclr import SimCLR
 from training.recipe import validate
@@ -107,9 +108,18 @@ def test_both_views_share_batch_norm_statistics():
     assert norm.num_batches_tracked == 1
 
 
-def test_training_tells_images_apart():
-    """Images of one colour each, views that keep the colour: soon every image finds its own other view."""
-    method = simclr(temperature=0.1, augment={"preset": "cifar", "strength": 0.02, "greyscale_p": 0})
+@pytest.mark.parametrize(
+    "config",
+    [
+        {},
+        {"loss": "dcl"},
+        {"views": [{"count": 4}], "positives": "mean"},
+        {"views": [{"count": 2}, {"count": 2, "size": 8, "native": True}], "loss": "dcl", "positives": "mean"},
+    ],
+)
+def test_training_tells_images_apart(config):
+    """Images of one colour each, views that keep the colour: soon every image finds its own other views."""
+    method = simclr(temperature=0.1, augment={"preset": "cifar", "strength": 0.02, "greyscale_p": 0}, **config)
     colours = torch.cartesian_prod(*[torch.tensor([40, 210], dtype=torch.uint8)] * 3)
     coloured = {"images": colours[:, :, None, None].expand(8, 3, 12, 12).contiguous()}
     optimizer = torch.optim.Adam(method.parameters(), lr=0.01)
@@ -123,6 +133,7 @@ def test_training_tells_images_apart():
         optimizer.step()
         method.after_step(step)
         losses.append(out["loss"].item())
+    # The decoupled loss may even fall below 0.
     assert losses[-1] < 0.3 * losses[0]
     assert out["accuracy"] == 1
 
@@ -135,6 +146,63 @@ def test_bfloat16_autocast_keeps_the_loss_in_float32():
     loss.backward()
     assert loss.dtype == torch.float32
     assert all(torch.isfinite(p.grad).all() for p in method.parameters())
+
+
+# -- several views ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("head", ["paper", "official"])
+def test_two_views_are_bit_for_bit_those_of_the_first_release(head, dtype):
+    """What SimCLR did before it took several views, copied here: views, loss, gradients, buffers."""
+    old, new = simclr(head=head), simclr(head=head)
+    generators = [torch.Generator().manual_seed(1) for _ in range(2)]
+    for side in (8, 10):
+        new.set_view_size(side)
+        expected = [old.augment(batch()["images"], generators[0], size=side) for _ in range(2)]
+        views = new.views(batch(), generators[1])
+        assert len(views) == 2 and all(torch.equal(*pair) for pair in zip(views, expected, strict=True))
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+            z_i, z_j = old.head(old.encoder(torch.cat(expected))).float().chunk(2)
+            s, positives = nt_xent_logits(z_i, z_j, 0.5)
+            loss, out = F.cross_entropy(s, positives), new(views)
+        assert torch.equal(out["loss"], loss) and torch.equal(out["accuracy"], contrastive_accuracy(s, positives))
+        loss.backward()
+        out["loss"].backward()
+    assert all(torch.equal(a.grad, b.grad) for a, b in zip(old.parameters(), new.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(old.buffers(), new.buffers(), strict=True))
+
+
+def test_the_views_of_each_crop_come_in_order():
+    method = simclr(views=[{"count": 2}, {"size": 10, "scale": (0.05, 0.2)}, {"size": 9, "native": True, "count": 2}])
+    views = method.views(batch(), torch.Generator().manual_seed(1))
+    assert [v.shape[-1] for v in views] == [8, 8, 10, 9, 9]
+    method.set_view_size(4)
+    assert [v.shape[-1] for v in method.views(batch(), torch.Generator().manual_seed(1))] == [4, 4, 5, 4, 4]
+
+
+@pytest.mark.parametrize("loss", ["nt_xent", "dcl"])
+@pytest.mark.parametrize("positives", ["each", "mean"])
+def test_several_views_make_one_loss_and_one_forward_per_size(positives, loss):
+    method = simclr(views=[{"count": 2}, {"count": 2, "size": 10}], positives=positives, loss=loss, temperature=0.3)
+    a, b, c, d = views = method.views(batch(), torch.Generator().manual_seed(1))
+    out = method(views)
+    assert method.encoder.layers[1].num_batches_tracked == 2
+    large, small = (method.head(method.encoder(torch.cat(pair))).view(2, 6, -1) for pair in ((a, b), (c, d)))
+    z = torch.cat([large, small]).transpose(0, 1)
+    expected, accuracy = views_loss(z, 0.3, positives=positives, decoupled=loss == "dcl")
+    torch.testing.assert_close(out["loss"], expected)
+    assert out["accuracy"] == accuracy
+
+
+def test_decoupled_loss_of_two_views_leaves_the_positive_out():
+    method = simclr(loss="dcl", temperature=0.3)
+    views = method.views(batch(), torch.Generator().manual_seed(1))
+    z = method.head(method.encoder(torch.cat(views)))
+    s, positives = nt_xent_logits(z[:6], z[6:], 0.3)
+    positive = s.gather(1, positives[:, None])
+    negatives = s.scatter(1, positives[:, None], -torch.inf).logsumexp(1, keepdim=True)
+    torch.testing.assert_close(method(views)["loss"], (negatives - positive).mean())
 
 
 # -- heads -----------------------------------------------------------------------------------------
@@ -201,6 +269,11 @@ def test_settings_survive_the_run_folder():
         ({"temperature": 0}, r"method\.temperature"),
         ({"temprature": 0.1}, "did you mean 'temperature'"),
         ({"head": "mlp"}, r"method\.head.*'mlp'"),
+        ({"views": [{"count": 0}]}, r"method\.views\.0\.count"),
+        ({"views": [{}]}, "at least 2 views, got 1"),
+        ({"views": []}, "at least 2 views, got 0"),
+        ({"loss": "infonce"}, r"method\.loss.*'infonce'"),
+        ({"positives": "all"}, r"method\.positives.*'all'"),
     ],
 )
 def test_wrong_settings_are_explained(raw, said):

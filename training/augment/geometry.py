@@ -76,6 +76,20 @@ def crop_boxes(
     return top.long(), left.long(), h.long(), w.long()
 
 
+def patch_boxes(uniform: Tensor, height: int, width: int, side: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Squares of `side` pixels at uniformly random places, in the form of `crop_boxes`.
+
+    Args:
+        uniform: `(2, N)` draws from U[0, 1): vertical and horizontal position.
+        height, width: of the images, in pixels, at least `side`.
+    """
+    # u * n may round up to n in float32.
+    top = torch.floor(uniform[0] * (height - side + 1)).clamp_(max=height - side).long()
+    left = torch.floor(uniform[1] * (width - side + 1)).clamp_(max=width - side).long()
+    sides = torch.full_like(top, side)
+    return top, left, sides, sides
+
+
 def _centre_box(height: int, width: int, ratio: tuple[float, float]) -> tuple[int, int]:
     if width / height < min(ratio):
         return width, round(width / min(ratio))
@@ -155,6 +169,21 @@ def separable(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     n, channels, height, width = images.shape
     wide = torch.bmm(images.reshape(n, channels * height, width), columns.mT)
     return torch.matmul(rows[:, None], wide.view(n, channels, height, -1))
+
+
+def patches(images: Tensor, members: Tensor, top: Tensor, left: Tensor, side: int, flip: Tensor) -> Tensor:
+    """Squares of `side` pixels of some images, pixel for pixel, mirrored where `flip`.
+
+    Args:
+        images: `(N, C, H, W)` of any dtype.
+        members: `(n,)` int64, which images. top, left: `(n,)` int64 pixels. flip: `(n,)` bool.
+
+    Returns:
+        `(n, C, side, side)` of the same dtype.
+    """
+    windows = images.permute(0, 2, 3, 1).unfold(1, side, 1).unfold(2, side, 1)
+    chosen = windows[members, top, left].contiguous()
+    return torch.where(flip[:, None, None, None], chosen.flip(3), chosen)
 
 
 #: Output pixels per product: wide enough for the matrix units, narrow enough to skip what is zero.

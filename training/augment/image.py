@@ -29,6 +29,7 @@ class ImageAugment:
         size: side of the views, in pixels.
         compile: run the batched renderer through `torch.compile`, on any device (on the CPU this needs a
             C++ compiler).
+        native: the crop is a patch of the view's own size at a uniformly random place, pixel for pixel.
 
     Example:
         >>> augment = ImageAugment(PRESETS["cifar"], size=32)
@@ -37,10 +38,11 @@ class ImageAugment:
         torch.Size([4, 3, 32, 32])
     """
 
-    def __init__(self, config: ImageAugmentConfig, size: int, compile: bool = False) -> None:
+    def __init__(self, config: ImageAugmentConfig, size: int, compile: bool = False, native: bool = False) -> None:
         self.config = config
         self.size = size
         self.compile = compile
+        self.native = native
         self._render_batched = torch.compile(render_batched) if compile else render_batched
 
     @torch.no_grad()
@@ -56,22 +58,26 @@ class ImageAugment:
             `(N, 3, size, size)` float32 in channels_last memory, in [0, 1] unless `mean`, `std` are set.
 
         Raises:
-            InputError: another rank, channel count or dtype; a generator of another device.
+            InputError: another rank, channel count or dtype; a generator of another device; images smaller
+                than a native patch.
         """
         _check(images, generator)
         n, _, height, width = images.shape
-        parameters = sample(self.config, n, height, width, generator, images.device)
         size = size or self.size
+        if self.native and size > min(height, width):
+            raise InputError(f"a native patch of {size} px does not fit into images of {height}x{width} px")
+        patch = size if self.native else None
+        parameters = sample(self.config, n, height, width, generator, images.device, patch)
         if images.device.type == "cpu" and not self.compile:
-            return render_grouped(images, parameters, self.config, size)
+            return render_grouped(images, parameters, self.config, size, self.native)
         out = empty_views(images, size)
         step = images_within(BATCH_FLOATS, images, size)
         for part in (slice(i, i + step) for i in range(0, n, step)):
-            out[part] = self._render_batched(images[part], parameters[part], self.config, size)
+            out[part] = self._render_batched(images[part], parameters[part], self.config, size, self.native)
         return out
 
     def __repr__(self) -> str:
-        return f"ImageAugment(size={self.size}, {self.config!r})"
+        return f"ImageAugment(size={self.size}, native={self.native}, {self.config!r})"
 
 
 def _check(images: Tensor, generator: torch.Generator | None) -> None:

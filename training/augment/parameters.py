@@ -132,12 +132,20 @@ def sample(
     width: int,
     generator: torch.Generator | None = None,
     device: torch.device | str = "cpu",
+    patch: int | None = None,
 ) -> Parameters:
-    """Draw the parameters for `n` images of `height` x `width` pixels, without a host synchronisation."""
+    """Draw the parameters for `n` images of `height` x `width` pixels, without a host synchronisation.
+
+    With `patch`, every crop is a square of that side in pixels at a uniformly random place.
+    """
     uniform = torch.rand(36, n, generator=generator, device=device)
     crop, order, amounts = uniform[:22], uniform[22:26], uniform[26:30]
     flip, jitter, greyscale, blur, solarize, sigma = uniform[30:]
-    top, left, box_height, box_width = geometry.crop_boxes(crop, height, width, config.crop_scale, config.crop_ratio)
+    if patch is None:
+        boxes = geometry.crop_boxes(crop, height, width, config.crop_scale, config.crop_ratio)
+    else:
+        boxes = geometry.patch_boxes(crop[20:], height, width, patch)
+    top, left, box_height, box_width = boxes
     jitter = jitter < config.jitter_p
     factors = [
         torch.where(jitter, u * (high - low) + low, neutral)

@@ -24,12 +24,20 @@ PART_FLOATS = 1 << 18
 BANDED_FROM = 96
 
 
-def render_batched(images: Tensor, parameters: Parameters, config: ImageAugmentConfig, size: int) -> Tensor:
-    """Views `(N, 3, size, size)` of `images` `(N, 3, H, W)`, uint8 or float, on any device."""
+def render_batched(
+    images: Tensor, parameters: Parameters, config: ImageAugmentConfig, size: int, native: bool = False
+) -> Tensor:
+    """Views `(N, 3, size, size)` of `images` `(N, 3, H, W)`, uint8 or float, on any device.
+
+    With `native`, the crops have `size` pixels a side already and are not resampled.
+    """
     p = parameters
     height, width = images.shape[2:]
-    rows, columns = _crop_taps(images, p, config, size)
-    views = geometry.separable(images.float(), rows.dense(height), columns.dense(width)).clamp_(0, 1)
+    if native:
+        views = _patches(images, torch.arange(len(images), device=images.device), p, size)
+    else:
+        rows, columns = _crop_taps(images, p, config, size)
+        views = geometry.separable(images.float(), rows.dense(height), columns.dense(width)).clamp_(0, 1)
     if config.jitter_p > 0:
         colour.jitter_(views, p.order, p.factors)
     if config.greyscale_p > 0:
@@ -43,17 +51,24 @@ def render_batched(images: Tensor, parameters: Parameters, config: ImageAugmentC
     return normalise_(views, config)
 
 
-def render_grouped(images: Tensor, parameters: Parameters, config: ImageAugmentConfig, size: int) -> Tensor:
+def render_grouped(
+    images: Tensor, parameters: Parameters, config: ImageAugmentConfig, size: int, native: bool = False
+) -> Tensor:
     """The same on the CPU, group by group; channels_last memory."""
     ranked, orders = _rank(parameters)
-    p = parameters[torch.tensor(ranked, dtype=torch.long)]
-    rows, columns = _crop_taps(images, p, config, size)
-    boxes = torch.stack([p.top, p.left, p.height, p.width], dim=1).tolist()
+    index = torch.tensor(ranked, dtype=torch.long)
+    p = parameters[index]
+    if not native:
+        rows, columns = _crop_taps(images, p, config, size)
+        boxes = torch.stack([p.top, p.left, p.height, p.width], dim=1).tolist()
     greyscale, blur, solarize = p.greyscale.tolist(), p.blur.tolist(), p.solarize.tolist()
     out = empty_views(images, size)
     for part in _parts(len(ranked), images_within(PART_FLOATS, images, size)):
         members, factors, sigma = ranked[part], p.factors[part], p.sigma[part]
-        views = _crop(images, members, boxes[part], rows[part], columns[part]).clamp_(0, 1)
+        if native:
+            views = _patches(images, index[part], p[part], size)
+        else:
+            views = _crop(images, members, boxes[part], rows[part], columns[part]).clamp_(0, 1)
         for order, run in _runs(orders[part]):
             for operation in order:
                 colour.ADJUSTMENTS[operation](views[run], factors[run, operation])
@@ -81,6 +96,13 @@ def images_within(floats: int, images: Tensor, size: int) -> int:
 
 def _per_image(value: Tensor) -> Tensor:
     return value.view(-1, 1, 1, 1)
+
+
+def _patches(images: Tensor, members: Tensor, p: Parameters, size: int) -> Tensor:
+    """Native patches as planes of float32 in 0..1; `p` are the parameters of `members`."""
+    pixels = geometry.patches(images, members, p.top, p.left, size, p.flip)
+    scale = 1 / 255 if images.dtype == torch.uint8 else 1.0
+    return _planes(pixels).mul_(scale)
 
 
 def _crop_taps(images: Tensor, p: Parameters, config: ImageAugmentConfig, size: int) -> tuple[Taps, Taps]:

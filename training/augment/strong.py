@@ -174,7 +174,9 @@ class StrongAugment:
         self.config = config
         self.size = weak.size
         self._normalisation = weak.config
-        self._weak = ImageAugment(weak.config.model_copy(update={"mean": None, "std": None}), weak.size, weak.compile)
+        self._weak = ImageAugment(
+            weak.config.model_copy(update={"mean": None, "std": None}), weak.size, weak.compile, weak.native
+        )
 
     @torch.no_grad()
     def __call__(self, images: Tensor, generator: torch.Generator | None = None, size: int | None = None) -> Tensor:

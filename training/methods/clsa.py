@@ -9,31 +9,16 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field
 from torch import Tensor
 
-from training.augment.image import ImageAugment
+from training.augment.crops import Crop, crop_augments, draw_views
 from training.augment.strong import StrongAugment, StrongConfig
 from training.losses import contrastive_accuracy, ddm, info_nce
 from training.methods import Context
 from training.methods.image_views import augmentation_for
 from training.momentum import MomentumConfig, MomentumContrast
-from zoo.config import Strict
 from zoo.encoder import Encoder
-
-
-class Crop(Strict):
-    """One query view: its side in pixels and the range of its crop's area; by default those of the key."""
-
-    size: int | None = Field(default=None, ge=8, le=4096)
-    scale: tuple[float, float] | None = None
-
-    @field_validator("scale")
-    @classmethod
-    def _scale(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
-        if value is not None and not 0 < value[0] <= value[1] <= 1:
-            raise ValueError(f"must be (low, high) with 0 < low <= high <= 1, got {value}")
-        return value
 
 
 class CLSA(MomentumContrast):
@@ -44,7 +29,7 @@ class CLSA(MomentumContrast):
     url = "https://arxiv.org/abs/2104.07713"
 
     class Config(MomentumConfig):
-        """`weak`, `strong`: the query views; one each is the paper's single setting, five each its multi.
+        """`weak`, `strong`: the query views, see `Crop`; one each is the paper's single setting, five its multi.
         `strong_augment`: what is drawn after the weak chain. `alpha`: weight of the strong views' loss.
         `strong_loss`: `ddm`, or `contrastive` for the naive arm, in which strong views enter InfoNCE like
         weak ones. `ddm_temperature`: of both distributions; `ddm_weak_temperature` replaces it for the
@@ -59,16 +44,17 @@ class CLSA(MomentumContrast):
         ddm_temperature: float = Field(default=0.2, gt=0)
         ddm_weak_temperature: float | None = Field(default=None, gt=0)
 
+        @property
+        def crops(self) -> tuple[Crop, ...]:
+            """All views that may differ from the recipe's usual ones."""
+            return self.weak + self.strong
+
     def __init__(self, encoder: Encoder, config: Config, context: Context) -> None:
         super().__init__(encoder, config, context)
         self.key_augment = augmentation_for(encoder, config.augment, context.image_size)
-        self.weak_augments = [self._crop(crop) for crop in config.weak]
-        self.strong_augments = [StrongAugment(self._crop(crop), config.strong_augment) for crop in config.strong]
-
-    def _crop(self, crop: Crop) -> ImageAugment:
-        config = self.key_augment.config
-        scale = crop.scale or config.crop_scale
-        return ImageAugment(config.model_copy(update={"crop_scale": scale}), crop.size or self.image_size)
+        self.weak_augments = crop_augments(self.key_augment, config.weak, self.image_size)
+        strong = crop_augments(self.key_augment, config.strong, self.image_size)
+        self.strong_augments = [StrongAugment(crop, config.strong_augment) for crop in strong]
 
     def views(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Any]:
         """`key`, one view of uint8 `batch["images"]` `(N, 3, H, W)`; `weak` and `strong`, lists of views:
@@ -76,13 +62,10 @@ class CLSA(MomentumContrast):
         images = batch["images"]
         return {
             "key": self.key_augment(images, generator, size=self.view_size),
-            "weak": [augment(images, generator, self._now(augment.size)) for augment in self.weak_augments],
-            "strong": [augment(images, generator, self._now(augment.size)) for augment in self.strong_augments],
+            "weak": draw_views(self.weak_augments, images, generator, self.view_size, self.image_size),
+            "strong": draw_views(self.strong_augments, images, generator, self.view_size, self.image_size),
             "shuffle": torch.rand(len(images), 1, generator=generator, device=images.device),
         }
-
-    def _now(self, size: int) -> int:
-        return round(size * self.view_size / self.image_size)
 
     def loss(self, views: dict[str, Any]) -> dict[str, Tensor]:
         """`{"loss", "contrastive", "ddm" or "naive", "accuracy", "strong_accuracy"}` of this rank's queries."""

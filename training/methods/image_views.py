@@ -1,9 +1,12 @@
-"""What the image methods share: which augmentation a recipe asks for."""
+"""What the image methods share: which augmentation a recipe asks for, and views through the networks."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import torch
+from torch import Tensor, nn
 
 from training.augment.image import PRESETS, ImageAugment, ImageAugmentConfig
 from zoo.config import ImageInput
@@ -53,3 +56,17 @@ def augmentation_for(encoder: Encoder, config: ImageAugmentConfig, size: int) ->
     if (mean, std) == ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)):
         return ImageAugment(config.model_copy(update={"mean": None, "std": None}), size)
     return ImageAugment(config.model_copy(update={"mean": mean, "std": std}), size)
+
+
+def embeddings(encoder: nn.Module, head: nn.Module, views: Sequence[Tensor]) -> list[Tensor]:
+    """z = head(encoder(x)) `(n, d)` for each view x `(n, 3, S, S)`, one forward for all views of a size.
+
+    Views of one size so share batch-norm statistics, in the encoder and in the head.
+    """
+    z: dict[int, Tensor] = {}
+    sizes = [x.shape[-1] for x in views]
+    for size in dict.fromkeys(sizes):
+        same = [i for i, other in enumerate(sizes) if other == size]
+        joint = head(encoder(torch.cat([views[i] for i in same])))
+        z.update(zip(same, joint.chunk(len(same)), strict=True))
+    return [z[i] for i in range(len(views))]

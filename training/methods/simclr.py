@@ -5,7 +5,7 @@ Chen, Kornblith, Norouzi, Hinton, 2020, arXiv 2002.05709; names follow Algorithm
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -13,17 +13,18 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from training import distributed
+from training.augment.crops import Crop, crop_augments, draw_views
 from training.augment.image import PRESETS, ImageAugmentConfig
 from training.heads import HeadName, projection_head
-from training.losses import at_least_float32, contrastive_accuracy, nt_xent_logits
+from training.losses import at_least_float32, contrastive_accuracy, nt_xent_logits, views_loss
 from training.methods import Context
-from training.methods.image_views import augmentation_for, resolve_augment
+from training.methods.image_views import augmentation_for, embeddings, resolve_augment
 from zoo.config import Strict
 from zoo.encoder import Encoder
 
 
 class SimCLR(nn.Module):
-    """Two random views of each image agree under NT-Xent; all other views of the batch are negatives."""
+    """Random views of each image agree under NT-Xent; the views of all other images are negatives."""
 
     title = "SimCLR"
     paper = "A Simple Framework for Contrastive Learning of Visual Representations (Chen et al., 2020)"
@@ -32,18 +33,37 @@ class SimCLR(nn.Module):
     class Config(Strict):
         """`temperature`: tau of eq. 1 (0.5 CIFAR-10, 0.1 ImageNet). `head`, `hidden_dim` (default: the
         encoder's features), `out_dim`: see `projection_head`. `augment`: a preset's name, or a dict of
-        augmentation settings, with the key `preset` to start from one."""
+        augmentation settings, with the key `preset` to start from one. `views`: the views of each image,
+        the paper's two by default, see `Crop`. `loss`: `nt_xent`, or `dcl`, which leaves the positive out of
+        the denominator (arXiv 2110.06848). `positives`: each other view of the image is a positive of its
+        own, or their normalised mean is the one positive; for two views this is the same. See `views_loss`."""
 
         temperature: float = Field(default=0.5, gt=0)
         head: HeadName = "paper"
         hidden_dim: int | None = Field(default=None, ge=1)
         out_dim: int = Field(default=128, ge=1)
         augment: ImageAugmentConfig = PRESETS["cifar"]
+        views: tuple[Crop, ...] = (Crop(count=2),)
+        loss: Literal["nt_xent", "dcl"] = "nt_xent"
+        positives: Literal["each", "mean"] = "each"
 
         @field_validator("augment", mode="before")
         @classmethod
         def _augment(cls, value: Any) -> ImageAugmentConfig:
             return resolve_augment(value)
+
+        @field_validator("views")
+        @classmethod
+        def _views(cls, value: tuple[Crop, ...]) -> tuple[Crop, ...]:
+            total = sum(crop.count for crop in value)
+            if total < 2:
+                raise ValueError(f"an image needs at least 2 views, got {total}; raise a count or add a crop")
+            return value
+
+        @property
+        def crops(self) -> tuple[Crop, ...]:
+            """All views that may differ from the recipe's usual ones."""
+            return self.views
 
     def __init__(self, encoder: Encoder, config: Config, context: Context) -> None:
         super().__init__()
@@ -51,28 +71,34 @@ class SimCLR(nn.Module):
         self.encoder = encoder
         self.head = projection_head(config.head, encoder.num_features, config.hidden_dim, config.out_dim)
         self.augment = augmentation_for(encoder, config.augment, context.image_size)
-        self.view_size = context.image_size
+        self.augments = crop_augments(self.augment, config.views, context.image_size)
+        self.image_size = self.view_size = context.image_size
 
     def set_view_size(self, pixels: int) -> None:
         """Side of the views from now on, for progressive resolution."""
         self.view_size = pixels
 
     def views(self, batch: dict[str, Tensor], generator: torch.Generator) -> list[Tensor]:
-        """Two augmentations t, t' of uint8 `batch["images"]` `(N, 3, H, W)`: each float32 `(N, 3, S, S)`."""
-        images = batch["images"]
-        return [self.augment(images, generator, size=self.view_size) for _ in range(2)]
+        """Augmentations t, t', ... of uint8 `batch["images"]` `(N, 3, H, W)`: each float32 `(N, 3, S, S)`."""
+        return draw_views(self.augments, batch["images"], generator, self.view_size, self.image_size)
 
     def loss(self, views: list[Tensor]) -> dict[str, Tensor]:
         """`{"loss", "accuracy"}` of this rank's anchors against the global batch.
 
-        Both views pass the encoder in one forward, so that they share batch-norm statistics.
+        Views of one size pass the encoder in one forward, so that they share batch-norm statistics.
         """
-        h = self.encoder(torch.cat(views))
-        z_i, z_j = at_least_float32(self.head(h)).chunk(2)
-        everyone = distributed.gather(torch.stack([z_i, z_j], dim=1))
-        offset = distributed.rank() * len(z_i)
-        s, positives = nt_xent_logits(z_i, z_j, self.config.temperature, everyone[:, 0], everyone[:, 1], offset)
-        return {"loss": F.cross_entropy(s, positives), "accuracy": contrastive_accuracy(s, positives)}
+        config = self.config
+        z = at_least_float32(torch.stack(embeddings(self.encoder, self.head, views), dim=1))
+        everyone = distributed.gather(z)
+        offset = distributed.rank() * len(z)
+        if len(views) == 2 and config.loss == "nt_xent":
+            # The paper's own form, equal to `views_loss` up to rounding.
+            z_i, z_j = z.unbind(dim=1)
+            s, positives = nt_xent_logits(z_i, z_j, config.temperature, everyone[:, 0], everyone[:, 1], offset)
+            return {"loss": F.cross_entropy(s, positives), "accuracy": contrastive_accuracy(s, positives)}
+        decoupled = config.loss == "dcl"
+        loss, accuracy = views_loss(z, config.temperature, everyone, offset, config.positives, decoupled)
+        return {"loss": loss, "accuracy": accuracy}
 
     forward = loss
 
