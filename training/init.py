@@ -167,7 +167,7 @@ def _input(recipe: Recipe, given: Input, name: str) -> dict[str, Any]:
     if keys:
         raise ConfigError(
             f"encoder.init={recipe.init}: {name} has other preprocessing than the recipe: "
-            f"{_both('input', keys, theirs, ours)}; leave these keys out of the recipe to take those of {name}"
+            f"{_both('input', keys, theirs, ours)}; give {' '.join(f'input.{k}={theirs[k]}' for k in keys)}"
         )
     return {**theirs, **{key: ours[key] for key in said if key in ours}}
 
