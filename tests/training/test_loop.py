@@ -80,7 +80,10 @@ def in_parts(make, at):
     return second
 
 
-@pytest.mark.parametrize("changes", [{}, {"accumulate": 2, "optim": {"name": "lars"}}, {"precision": "bf16"}])
+MUON = {"optim": {"name": "muon", "lr": 0.01, "lr_scaling": "none", "warmup_fraction": 0.1}}
+
+
+@pytest.mark.parametrize("changes", [{}, {"accumulate": 2, "optim": {"name": "lars"}}, {"precision": "bf16"}, MUON])
 def test_resume_continues_bit_for_bit(tmp_path, changes):
     recipe = tiny(log_every=1, **changes)
     whole = trainer_for(tmp_path / "whole", recipe)
