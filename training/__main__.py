@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import shutil
+import contextlib
 import sys
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from training import distributed
 from training.console import ConsoleReport
 from training.errors import TrainingError
 from training.export import draw_pictures, export_encoder
+from training.init import resolve_init
 from training.loop import Stopped, Trainer
 from training.recipe import Recipe, available_pipelines, available_recipes, pipeline_file, read_recipe
 from training.run import RunFolder, command_line
@@ -86,13 +87,24 @@ def _stages(path: Path, options: argparse.Namespace) -> int:
 def train(recipe: Recipe, options: argparse.Namespace, device: torch.device) -> int:
     """Run, or continue, one recipe in its run folder, and export the encoder at the end."""
     folder = RunFolder(options.run or f"runs/{recipe.name}")
-    if distributed.is_main():
-        if options.fresh and folder.path.exists():
-            if not (folder.path / "recipe.yaml").exists():
-                raise TrainingError(f"--fresh: {folder.path} holds no run, so it is not deleted")
-            shutil.rmtree(folder.path)
-        folder.prepare(recipe, command_line())
-    distributed.barrier()
+    fresh = distributed.is_main() and options.fresh and folder.path.exists()
+    if fresh and not (folder.path / "recipe.yaml").exists():
+        raise TrainingError(f"--fresh: {folder.path} holds no run, so it is not deleted")
+    recipe = resolve_init(recipe, folder, fresh=fresh)
+    with contextlib.ExitStack() as held:
+        if distributed.is_main():
+            if not fresh:
+                folder.check(recipe)
+            if not options.export:  # which only reads the state, and may do so while the training goes on
+                held.enter_context(folder.locked())
+            if fresh:
+                folder.clear()
+            folder.prepare(recipe, command_line())
+        distributed.barrier()
+        return _train(recipe, folder, options, device)
+
+
+def _train(recipe: Recipe, folder: RunFolder, options: argparse.Namespace, device: torch.device) -> int:
     with ConsoleReport() as report:
         trainer = Trainer(recipe, folder, device, report=report if distributed.is_main() else None)
         resumed = trainer.resume()

@@ -39,10 +39,11 @@ def export_encoder(trainer: Trainer) -> Path:
         versions={"python": python_version()} | {n: version(n) for n in ("torch", "timm", "numpy", "safetensors")},
         hardware=hardware() + (f" x {trainer.world} processes" if trainer.world > 1 else ""),
         wall_time_s=round(trainer.wall_time, 1),
+        started_from=trainer.started_from,
     )
     folder = trainer.folder.path / "encoder"
     write_checkpoint(
-        trainer.method.encoder,
+        trainer.encoder,
         folder,
         name=recipe.name,
         architecture=recipe.architecture(),

@@ -6,7 +6,6 @@ import contextlib
 import signal
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,13 +16,16 @@ from training import distributed
 from training.batches import TrainingData, batches_for, epoch_order, searches, statistics_images, step_seed
 from training.cpu_guard import refuse_unwritten_gradients
 from training.errors import TrainingError
+from training.init import initial_weights
 from training.methods import Context, method_class
 from training.monitor import OnlineKNN
 from training.optim import build_optimizer, peak_learning_rate, schedule
 from training.recipe import Recipe
 from training.run import RunFolder
 from training.state import has_state, load_state, save_state
+from training.weight_mean import WeightMean
 from zoo.architectures import build
+from zoo.config import StartedFrom
 from zoo.encoder import Encoder
 
 
@@ -53,10 +55,11 @@ def build_method(
     total_steps: int,
     classes: int | None = None,
     images: Callable[[], torch.Tensor] | None = None,
+    start: dict[str, torch.Tensor] | None = None,
 ) -> nn.Module:
-    """The method with a fresh encoder, seeded by the recipe: equal on every rank.
+    """The method, seeded by the recipe: equal on every rank. Its encoder is fresh, or holds the weights `start`.
 
-    `images` gives training images to an encoder that takes statistics from them, before anything copies the encoder.
+    `images` gives training images to a fresh encoder that takes statistics from them, before anything copies it.
     """
     torch.manual_seed(step_seed(recipe.seed, 0, 0))
     context = Context(
@@ -68,7 +71,9 @@ def build_method(
         seed=recipe.seed,
     )
     encoder = build(recipe.architecture(), recipe.input)
-    if images is not None and encoder.data_statistics:
+    if start is not None:  # before the method, which may copy the encoder
+        encoder.load_state_dict(start, strict=True)
+    elif images is not None and encoder.data_statistics:
         encoder.fit_to_data(images())
     method = method_class(recipe.method["name"])(encoder, recipe.method_config(), context)
     return method.to(device)
@@ -105,9 +110,10 @@ class Trainer:
         self.dtype = choose_precision(recipe, device)
         labels = self.data.dataset.labels
         classes = None if labels is None else int(labels.max()) + 1
+        start, self.started_from = initial_weights(recipe, folder)
         # A run that has a state takes the statistics from there.
-        fresh = None if has_state(folder.state) else lambda: statistics_images(self.data, recipe.seed)
-        self.method = build_method(recipe, device, len(self.data.train), self.total_steps, classes, fresh)
+        images = None if has_state(folder.state) else lambda: statistics_images(self.data, recipe.seed)
+        self.method = build_method(recipe, device, len(self.data.train), self.total_steps, classes, images, start)
         if self.dtype is not None and device.type == "cpu":
             refuse_unwritten_gradients(self.method.encoder, recipe)
         self.batches = batches_for(self.data.array, device, _labels_for(self.method, self.data))
@@ -120,6 +126,7 @@ class Trainer:
             for module in self.method.modules():  # a momentum encoder too
                 if isinstance(module, Encoder):
                     module.compile()
+        self.weight_mean = WeightMean(self.method.encoder, recipe.weight_mean) if recipe.weight_mean else None
         self.optimizer = build_optimizer(self.method, recipe.optim, recipe.batch_size)
         self.peak = peak_learning_rate(recipe.optim, recipe.batch_size)
         self.module: nn.Module = self.method
@@ -158,11 +165,18 @@ class Trainer:
         """Mixed precision as the recipe asks."""
         return torch.autocast(self.device.type, dtype=self.dtype or torch.bfloat16, enabled=self.dtype is not None)
 
+    @property
+    def encoder(self) -> Encoder:
+        """What the run ends in: the encoder as trained, or the mean of its weights, as the recipe asks."""
+        if self.weight_mean is not None and self.weight_mean.config.export == "mean":
+            return self.weight_mean.encoder
+        return self.method.encoder
+
     # -- state ---------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
         """All that the next step depends on; randomness is a function of `step`."""
-        return {
+        state = {
             "step": self.step,
             "wall_time": self.wall_time,
             "fingerprint": self.data.dataset.fingerprint,
@@ -170,6 +184,11 @@ class Trainer:
             "method": self.method.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
+        if self.weight_mean is not None:
+            state["weight_mean"] = self.weight_mean.state_dict()
+        if self.started_from is not None:
+            state["started_from"] = self.started_from.model_dump(mode="json")
+        return state
 
     def resume(self) -> bool:
         """Continue from the newest state in the run folder; False when there is none.
@@ -189,6 +208,10 @@ class Trainer:
             )
         self.method.load_state_dict(state["method"])
         self.optimizer.load_state_dict(state["optimizer"])
+        if self.weight_mean is not None:
+            self.weight_mean.load_state_dict(state["weight_mean"])
+        if "started_from" in state:
+            self.started_from = StartedFrom.model_validate(state["started_from"])
         self.step, self.wall_time = state["step"], state["wall_time"]
         if name != "last.pt":
             self._say(f"last.pt is damaged or missing, continuing from {name}")
@@ -285,6 +308,8 @@ class Trainer:
             nn.utils.clip_grad_norm_(self.method.parameters(), recipe.optim.clip_grad_norm)
         self.optimizer.step()
         self.method.after_step(self.step)
+        if self.weight_mean is not None:
+            self.weight_mean.update(self.method.encoder)
         return {**terms, "lr": torch.tensor(lr)}
 
     def _local_rows(self, step: int) -> np.ndarray:
@@ -338,7 +363,7 @@ class Trainer:
         return self.step % every == 0 or self.step == self.total_steps
 
     def _run_monitor(self) -> None:
-        accuracy = self.monitor.run(self.method.encoder, self.recipe.view_size(self.total_steps, self.total_steps))
+        accuracy = self.monitor.run(self.encoder, self.recipe.view_size(self.total_steps, self.total_steps))
         record = {"step": self.step, "epoch": self.step / self.steps_per_epoch, "held_out_knn": accuracy}
         self.folder.log(record)
         if self.report:
@@ -378,8 +403,3 @@ class Trainer:
         finally:
             for number, handler in old.items():
                 signal.signal(number, handler)
-
-
-def run_path(recipe: Recipe, given: str | None) -> Path:
-    """The run folder: as given, or `runs/NAME`."""
-    return Path(given) if given else Path("runs") / recipe.name

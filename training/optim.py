@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from importlib.metadata import version
 from typing import Any, Literal
 
 import torch
@@ -28,10 +29,12 @@ class OptimConfig(Strict):
     needs); `weights_and_biases` leaves out norms only (SimCLR's code under SGD); `all` (MoCo, CLSA).
     `warmup_epochs` or `warmup_fraction` (of all steps): linear from 0. `final_lr`: where cosine ends; `steps`
     multiplies the rate by `step_factor` every `step_epochs`.
-    `momentum`: LARS and SGD. `betas`: AdamW. `trust_coefficient`: LARS. `clip_grad_norm`: None is off.
+    `momentum`: LARS, SGD and Muon. `betas`: AdamW, and Muon for what is no matrix. `trust_coefficient`: LARS.
+    `clip_grad_norm`: None is off. Muon's steps are as large as AdamW's, so that AdamW's `lr` and `weight_decay` suit it
+    (see `build_muon`); 0.95 is its usual momentum.
     """
 
-    name: Literal["lars", "sgd", "adamw"] = "lars"
+    name: Literal["lars", "sgd", "adamw", "muon"] = "lars"
     lr: float = Field(default=0.3, gt=0)
     lr_scaling: Literal["none", "linear", "sqrt"] = "linear"
     momentum: float = Field(default=0.9, ge=0, lt=1)
@@ -56,8 +59,8 @@ class OptimConfig(Strict):
             raise ValueError("schedule 'steps' needs step_epochs, and only it takes it")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas must lie in [0, 1), got {self.betas}")
-        if self.nesterov and (self.name != "sgd" or self.momentum == 0):
-            raise ValueError("nesterov needs name 'sgd' and momentum > 0")
+        if self.nesterov and (self.name not in ("sgd", "muon") or self.momentum == 0):
+            raise ValueError("nesterov needs name 'sgd' or 'muon' and momentum > 0")
         return self
 
 
@@ -108,23 +111,26 @@ def schedule(step: int, total_steps: int, config: OptimConfig, steps_per_epoch: 
 
 
 def parameter_groups(
-    module: nn.Module, weight_decay: float, *, decay: Decay = "weights", lars: bool = False
+    module: nn.Module, weight_decay: float, *, decay: Decay = "weights", lars: bool = False, muon: bool = False
 ) -> list[dict[str, Any]]:
     """Trainable parameters of `module` as optimiser groups, in a fixed order.
 
     Args:
         decay: which parameters take `weight_decay`, see `OptimConfig`.
         lars: add the key `adapt`: False for norms, biases and all other 1-d tensors.
+        muon: add the key `use_fallback`: True for these.
     """
     decayed = {"weights": ("weight",), "weights_and_biases": ("weight", "bias"), "all": ("weight", "bias", "norm")}[
         decay
     ]
     groups: dict[tuple[bool, bool], dict[str, Any]] = {}
     for kind, parameter in _kinds(module):
-        key = (kind in decayed, lars and kind == "weight")
+        key = (kind in decayed, (lars or muon) and kind == "weight")
         group = groups.setdefault(key, {"params": [], "weight_decay": weight_decay if key[0] else 0.0})
         if lars:
             group["adapt"] = key[1]
+        if muon:
+            group["use_fallback"] = not key[1]
         group["params"].append(parameter)
     return list(groups.values())
 
@@ -149,18 +155,59 @@ def build_optimizer(module: nn.Module, config: OptimConfig, global_batch: int) -
     """The optimiser of a run, at its peak learning rate; the loop sets `group["lr"]` per step.
 
     Raises:
-        ConfigError: nothing to train.
+        ConfigError: nothing to train, or the installed timm has no Muon.
     """
-    groups = parameter_groups(module, config.weight_decay, decay=config.decay, lars=config.name == "lars")
+    own = {config.name: True} if config.name in ("lars", "muon") else {}
+    groups = parameter_groups(module, config.weight_decay, decay=config.decay, **own)
     if not groups:
         raise ConfigError(f"{type(module).__name__} has no trainable parameter; unfreeze some before training")
     lr = peak_learning_rate(config, global_batch)
     if config.name == "lars":
         return LARS(groups, lr=lr, momentum=config.momentum, trust_coefficient=config.trust_coefficient)
+    if config.name == "muon":
+        return build_muon(groups, config, lr)
     fused = all(p.device.type in ("cuda", "cpu") for group in groups for p in group["params"])
     if config.name == "sgd":
         return torch.optim.SGD(groups, lr=lr, momentum=config.momentum, nesterov=config.nesterov, fused=fused)
     return torch.optim.AdamW(groups, lr=lr, betas=config.betas, fused=fused)
+
+
+def build_muon(groups: list[dict[str, Any]], config: OptimConfig, lr: float) -> torch.optim.Optimizer:
+    """timm's Muon (Jordan et al., https://kellerjordan.github.io/posts/muon/), which takes convolutions as well.
+
+    Matrices, and kernels `(out, in, h, w)` as matrices `(out, in * h * w)`, move along their orthogonalised momentum,
+    scaled by 0.2 * sqrt(max(out, in)) to the size of an AdamW step (arXiv 2502.16982), at `lr`. Norms, biases and what
+    timm finds too small or too narrow (a side below 4, depthwise kernels, 128 times as long as wide) take AdamW at the
+    same `lr`, or NAdamW with `nesterov`. Weight decay is decoupled in both.
+
+    Raises:
+        ConfigError: the installed timm has no Muon.
+    """
+    try:
+        from timm.optim import Muon
+    except ImportError:
+        raise ConfigError(
+            f"optim.name=muon needs timm 1.0.26 or newer, installed is {version('timm')}; "
+            "`pip install -U timm`, or use optim.name=adamw"
+        ) from None
+    optimizer = Muon(
+        groups,
+        lr=lr,
+        momentum=config.momentum,
+        nesterov=config.nesterov,
+        betas=config.betas,
+        ns_coefficients="quintic",
+        adjust_lr_fn="match_rms_adamw",
+        conv_mode="flatten",
+    )
+    optimizer.register_step_pre_hook(_one_rate)
+    return optimizer
+
+
+def _one_rate(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    """Let AdamW's part follow the schedule: timm 1.0.26 keeps its rate in a key of its own, which newer ones ignore."""
+    for group in optimizer.param_groups:
+        group["adamw_lr"] = group["lr"]
 
 
 class LARS(torch.optim.Optimizer):

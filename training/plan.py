@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from training.init import resolve_init
 from training.loop import Trainer
 from training.recipe import Recipe
 from training.run import RunFolder, hardware
@@ -28,6 +29,7 @@ def plan(recipe: Recipe, device: torch.device) -> dict[str, Any]:
         counts as int, `flops_per_step` (multiply and add counted separately, forward and backward),
         `peak_memory_bytes`, `seconds_per_step` and `hours` measured on this machine.
     """
+    recipe = resolve_init(recipe)
     with tempfile.TemporaryDirectory() as scratch:
         trainer = Trainer(recipe, RunFolder(Path(scratch) / "plan"), device)
         trainer.method.train()

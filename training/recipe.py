@@ -15,8 +15,9 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 from training.augment.crops import Crop, check_crops, scaled
 from training.methods import method_class
 from training.optim import OptimConfig
+from training.weight_mean import WeightMeanConfig
 from zoo.architectures import FAMILIES, family_class
-from zoo.config import Architecture, ImageInput, Input, Strict, check_name, first_problem
+from zoo.config import Architecture, ImageInput, Input, Sha256, Strict, check_name, first_problem
 from zoo.errors import ConfigError, UnknownNameError, nearest
 
 #: A group written as one word means this key of the group: `data: PATH`, `augment: cifar`.
@@ -65,13 +66,27 @@ class ViewSize(Strict):
     size: int = Field(ge=8, le=4096)
 
 
+class Start(Strict):
+    """What `encoder` may hold beside the architecture.
+
+    `init`: address of an encoder to start from (see `training.init`). `init_sha256`: of its weights; a run writes it
+    down, and a recipe that gives it takes no others.
+    """
+
+    init: str = Field(min_length=1)
+    init_sha256: Sha256 | None = None
+
+
 class Recipe(Strict):
     """One training run.
 
+    `encoder`: architecture family and its arguments, and `init`, the address of an encoder to start from; with `init`
+    alone the architecture is that encoder's, and so is what `input` does not say.
     `batch_size` counts samples per step over all processes. `accumulate` splits each process's
     share into that many passes; a contrastive loss then sees the negatives of one pass only.
     `view_sizes` trains at growing resolution (cheap early steps); empty means `input.size`
-    throughout. `save_minutes`: the most work a killed run loses.
+    throughout. `weight_mean`: keep an exponential mean of the encoder's weights, None for none.
+    `save_minutes`: the most work a killed run loses.
     """
 
     name: str
@@ -84,6 +99,7 @@ class Recipe(Strict):
     batch_size: int = Field(ge=2)
     accumulate: int = Field(default=1, ge=1)
     view_sizes: tuple[ViewSize, ...] = ()
+    weight_mean: WeightMeanConfig | None = None
     seed: int = Field(default=0, ge=0)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compile: bool = False
@@ -135,7 +151,8 @@ class Recipe(Strict):
     def _crops(self) -> Recipe:
         """Views that cannot be made, or that the encoder cannot take, are refused before anything is written."""
         if isinstance(self.input, ImageInput):
-            smallest = getattr(family_class(self.encoder["family"]), "min_side", 1)
+            family = self.encoder.get("family")  # None: the architecture is that of `init`
+            smallest = 1 if family is None else getattr(family_class(family), "min_side", 1)
             check_crops(self._all_crops(), self._stages(), self.input.size[0], self.store_size(), smallest)
         return self
 
@@ -150,9 +167,29 @@ class Recipe(Strict):
         full = self.input.size[0]
         return min(scaled(crop.size or full, now, full) for crop in self._all_crops() for now in self._stages())
 
+    @model_validator(mode="after")
+    def _something_to_average(self) -> Recipe:
+        if self.weight_mean is not None and hasattr(method_class(self.method["name"]), "export"):
+            raise ValueError(f"method {self.method['name']!r} does not end in an encoder; use weight_mean=null")
+        return self
+
+    @property
+    def init(self) -> str | None:
+        """Address of the encoder to start from."""
+        return self.encoder.get("init")
+
     def architecture(self) -> Architecture:
-        """The encoder to build."""
-        arguments = dict(self.encoder)
+        """The encoder to build.
+
+        Raises:
+            ConfigError: the recipe takes it from `encoder.init`, which nobody has opened yet.
+        """
+        arguments = {key: value for key, value in self.encoder.items() if key not in Start.model_fields}
+        if not arguments:
+            raise ConfigError(
+                f"recipe {self.name}: the architecture is that of encoder.init={self.init}; "
+                "call training.init.resolve_init(recipe) first"
+            )
         return Architecture(family=arguments.pop("family"), arguments=arguments)
 
     def method_config(self) -> Any:
@@ -180,6 +217,13 @@ class Recipe(Strict):
 
 
 def _fill_encoder(encoder: dict[str, Any], raw_input: Any) -> dict[str, Any]:
+    start = {key: encoder.pop(key) for key in Start.model_fields if key in encoder}
+    if start.get("init", "") is None:
+        start = {}
+    elif start:
+        start = validate(Start, start, "recipe", prefix="encoder").model_dump(mode="json")
+        if not encoder:
+            return start
     family = encoder.pop("family", "timm")
     cls = family_class(family)
     if encoder.get("stem") == "auto":
@@ -192,8 +236,8 @@ def _fill_encoder(encoder: dict[str, Any], raw_input: Any) -> dict[str, Any]:
             encoder["stem"] = resolve_stem("auto", str(encoder.get("model")), size)
     if family == "cell_network" and isinstance(encoder.get("genotype"), str):
         encoder["genotype"] = _read_genotype(encoder["genotype"])
-    arguments = validate(cls.Arguments, encoder, "recipe", prefix="encoder")
-    return {"family": family, **arguments.model_dump(mode="json")}
+    arguments = validate(cls.Arguments, encoder, "recipe", prefix="encoder", also=("family", "init"))
+    return {"family": family, **arguments.model_dump(mode="json"), **start}
 
 
 def _read_genotype(text: str) -> str:
@@ -267,8 +311,8 @@ def parse_recipe(raw: dict[str, Any], source: str) -> Recipe:
     return validate(Recipe, raw, f"recipe {source}")
 
 
-def validate(model: type[BaseModel], raw: Any, source: str, prefix: str = "") -> Any:
-    """`model.model_validate(raw)` whose errors name the nearest valid key."""
+def validate(model: type[BaseModel], raw: Any, source: str, prefix: str = "", also: tuple[str, ...] = ()) -> Any:
+    """`model.model_validate(raw)` whose errors name the nearest valid key; `also` are valid and handled elsewhere."""
     try:
         return model.model_validate(raw)
     except ValidationError as error:
@@ -277,13 +321,13 @@ def validate(model: type[BaseModel], raw: Any, source: str, prefix: str = "") ->
             if isinstance(inner, ConfigError):
                 raise ConfigError(str(inner).replace("recipe:", f"{source}:", 1)) from None
             if problem["type"] == "extra_forbidden":
-                raise ConfigError(f"{source}: {_unknown_key(model, problem['loc'], prefix)}") from None
+                raise ConfigError(f"{source}: {_unknown_key(model, problem['loc'], prefix, also)}") from None
         where = f"{prefix}." if prefix else ""
         raise ConfigError(f"{source}: {where}{first_problem(error)}") from None
 
 
-def _unknown_key(model: type[BaseModel], location: tuple[Any, ...], prefix: str) -> str:
-    known: list[str] = list(model.model_fields)
+def _unknown_key(model: type[BaseModel], location: tuple[Any, ...], prefix: str, also: tuple[str, ...]) -> str:
+    known: list[str] = [*model.model_fields, *also]
     current: Any = model
     for part in location[:-1]:
         field = getattr(current, "model_fields", {}).get(part)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ import yaml
 
 from training.errors import TrainingError
 from training.recipe import Recipe, parse_recipe
+from training.state import LAST, PREVIOUS
 
 #: Keys that a resumed run may change: they steer watching and saving, not the result.
 FREE_KEYS = (
@@ -27,7 +31,11 @@ FREE_KEYS = (
     "data.download",
     "data.title",
     "data.licence",
+    "encoder.init",  # the same weights may have moved; encoder.init_sha256 says which they are
+    "weight_mean.export",
 )
+#: Held while a process trains in the folder; the system lets go of it when the process dies, so the file may stay.
+LOCK = ".lock"
 
 
 class RunFolder:
@@ -39,8 +47,44 @@ class RunFolder:
         self.metrics = self.path / "metrics.jsonl"
         self._board: Any = None
 
-    def prepare(self, recipe: Recipe, command: str) -> None:
-        """Make the folder, or check that it belongs to this recipe.
+    def has_state(self) -> bool:
+        """Whether a training here has saved its state, so that the next one continues."""
+        return any((self.state / name).exists() for name in (LAST, PREVIOUS))
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Nobody else trains in the folder meanwhile.
+
+        Raises:
+            TrainingError: another process does, or the folder cannot be written to.
+        """
+        lock = _lock(self.path)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        except TimeoutError:
+            raise TrainingError(
+                f"another process is training in {self.path}; wait until it ends, or give --out another folder"
+            ) from None
+        except OSError as error:
+            raise TrainingError(f"cannot write to {self.path}: {error.strerror or error}") from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def clear(self) -> None:
+        """Delete all but the lock, which the caller holds."""
+        for child in self.path.iterdir():
+            if child.name == LOCK:
+                continue
+            if child.is_dir() and not child.is_symlink():
+                shutil.rmtree(child)
+            else:
+                child.unlink()
+
+    def check(self, recipe: Recipe) -> None:
+        """See that the folder is new or belongs to this recipe; write nothing.
 
         Raises:
             TrainingError: the folder holds another recipe's run, or something that is no run.
@@ -55,10 +99,14 @@ class RunFolder:
                     f"{self.path} holds a run with other settings ({'; '.join(differences[:4])}); "
                     "give --out another folder, or --fresh to start over"
                 )
-        elif self.path.exists() and any(self.path.iterdir()):
+        elif self.path.exists() and any(child.name != LOCK for child in self.path.iterdir()):
             raise TrainingError(f"{self.path} is not empty and holds no run; give --out another folder")
+
+    def prepare(self, recipe: Recipe, command: str) -> None:
+        """Make the folder, or check that it belongs to this recipe. Raises as `check`."""
+        self.check(recipe)
         self.path.mkdir(parents=True, exist_ok=True)
-        write_text(written, yaml.safe_dump(recipe.dump(), sort_keys=False))
+        write_text(self.path / "recipe.yaml", yaml.safe_dump(recipe.dump(), sort_keys=False))
         write_text(self.path / "environment.json", json.dumps(environment(command), indent=1) + "\n")
 
     def truncate_metrics(self, step: int) -> None:
@@ -97,6 +145,26 @@ class RunFolder:
             self._board.close()
             self._board = None
         draw_curves(self.records(), self.path / "curves.png", self.path.name)
+
+
+def is_training(path: Path) -> bool:
+    """Whether a process trains in the run folder `path` at this moment."""
+    if not (path / LOCK).exists():
+        return False
+    try:
+        with _lock(path):
+            return False
+    except TimeoutError:
+        return True
+    except OSError:  # not ours to write to, so nobody who could train here shares it with us
+        return False
+
+
+def _lock(path: Path) -> Any:
+    from filelock import FileLock
+
+    # No timeout: whoever comes second is told so at once.
+    return FileLock(path / LOCK, timeout=0)
 
 
 def draw_curves(records: list[dict[str, float]], path: Path, title: str) -> None:

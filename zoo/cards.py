@@ -8,7 +8,7 @@ from typing import Any
 
 from zoo.architectures.cell_picture import cell_svg
 from zoo.architectures.genotype import parse_genotype
-from zoo.config import CheckpointConfig
+from zoo.config import CheckpointConfig, StartedFrom
 from zoo.results import Metric, Result, Results, setting_text
 
 TEMPLATE = Path(__file__).resolve().parent / "templates" / "card.md"
@@ -37,6 +37,8 @@ def render_card(config: CheckpointConfig, results: Results | None = None) -> str
         claims=results.claims if results else (),
         recipe=yaml.safe_dump(config.training.recipe, sort_keys=False, allow_unicode=True).strip(),
         title=config.method.title,
+        starts=starts(config),
+        start_text=start_text,
         self_supervised=self_supervised(config),
         warnings=sorted({w for row in (results.rows if results else ()) for w in row.warnings}),
         metric_name=metric_name,
@@ -91,12 +93,30 @@ def essentials(config: CheckpointConfig, results: Results | None = None) -> str:
         f"data        {data.name}/{data.split}, {_number(data.samples)} samples (licence: {data.licence})",
         f"training    {_number(training.epochs)} epochs, {_number(training.samples_seen)} samples seen, "
         f"seed {_number(training.seed)}, {training.hardware}, {duration_text(training.wall_time_s)}",
+        *(f"started     from {start_text(start)}" for start in starts(config)),
         f"input       {_input(config)}",
         f"features    {config.num_features} per sample",
         f"parameters  {weights.parameters:,}, stored as {weights.dtype} in {weights.bytes / 1e6:.1f} MB",
         f"licence     {config.licence} (weights)",
     ]
     return "\n".join([*lines, "", *_measured(results)])
+
+
+def starts(config: CheckpointConfig) -> list[StartedFrom]:
+    """The checkpoints that the training went on from, the latest first; empty for one from random weights."""
+    found, start = [], config.training.started_from
+    while start is not None:
+        found.append(start)
+        start = start.started_from
+    return found
+
+
+def start_text(start: StartedFrom) -> str:
+    """`NAME, sha256 ..., itself trained for ...`."""
+    return (
+        f"{start.name}, sha256 {start.sha256}, itself trained for {_number(start.epochs)} epochs "
+        f"({_number(start.samples_seen)} samples seen) with {start.method} on {start.dataset.name}"
+    )
 
 
 def self_supervised(config: CheckpointConfig) -> bool:

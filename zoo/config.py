@@ -19,6 +19,7 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
@@ -138,8 +139,37 @@ class DatasetRecord(Strict):
     licence: str
 
 
-class Training(Strict):
-    """How the weights came to be: enough to run it again. None where an imported file does not say."""
+class _Started(Strict):
+    """A record that may name the checkpoint it went on from. Older zoos refuse that key, so None is not written."""
+
+    started_from: StartedFrom | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_none(self, handler: Any) -> dict[str, Any]:
+        data = handler(self)
+        return {key: value for key, value in data.items() if key != "started_from" or value is not None}
+
+
+class StartedFrom(_Started):
+    """The checkpoint whose weights a training started from, where it was found, and its own training.
+
+    `method`: the title of what trained it. `started_from`: what that training had started from in its turn.
+    """
+
+    name: str
+    address: str
+    sha256: Sha256
+    method: str
+    dataset: DatasetRecord
+    epochs: float | None = Field(ge=0)
+    samples_seen: int | None = Field(ge=0)
+
+
+class Training(_Started):
+    """How the weights came to be: enough to run it again. None where an imported file does not say.
+
+    `epochs`, `steps`, `samples_seen` and `wall_time_s` count this training alone, not that of `started_from`.
+    """
 
     recipe: dict[str, Any]
     dataset: DatasetRecord

@@ -81,10 +81,11 @@ def in_parts(make, at):
 
 
 VIEWS = {"name": "simclr", "views": [{"count": 2}, {"size": 24, "native": True}], "loss": "dcl", "positives": "mean"}
+MUON = {"optim": {"name": "muon", "lr": 0.01, "lr_scaling": "none", "warmup_fraction": 0.1}}
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"accumulate": 2, "optim": {"name": "lars"}}, {"precision": "bf16"}, {"method": VIEWS}]
+    "changes", [{}, {"accumulate": 2, "optim": {"name": "lars"}}, {"precision": "bf16"}, {"method": VIEWS}, MUON]
 )
 def test_resume_continues_bit_for_bit(tmp_path, changes):
     recipe = tiny(log_every=1, **changes)

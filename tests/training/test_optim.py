@@ -1,4 +1,4 @@
-"""LARS against steps in plain Python; schedule; parameter groups."""
+"""LARS against steps in plain Python; Muon against the SVD and AdamW; schedule; parameter groups."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 from pydantic import ValidationError
+from timm.optim import Muon
 from torch import nn
 
 from training.optim import (
@@ -77,7 +78,7 @@ def test_lars_leaves_the_gradient_and_frozen_parameters_alone():
     assert torch.equal(unused, torch.ones(2, 2)) and not torch.equal(used, torch.ones(2, 2))
 
 
-@pytest.mark.parametrize("name", ["lars", "sgd", "adamw"])
+@pytest.mark.parametrize("name", ["lars", "sgd", "adamw", "muon"])
 def test_saved_state_continues_bit_for_bit(name):
     torch.manual_seed(0)
     config = OptimConfig(name=name, lr=0.1)
@@ -154,6 +155,64 @@ def test_lars_adapts_weights_only(decay):
     assert set().union(*(names(module, g) for g in groups if g["adapt"])) == WEIGHTS
 
 
+def muon_step(start: torch.Tensor, grad: torch.Tensor, lr: float, decay: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """The first step on the matrix `start`: what it added, and the orthogonal factor of the gradient, by SVD."""
+    u, _, v = torch.linalg.svd(grad.flatten(1), full_matrices=False)
+    return start.flatten(1) * -lr * decay, -lr * 0.2 * max(grad.flatten(1).shape) ** 0.5 * (u @ v)
+
+
+@pytest.mark.parametrize("shape", [(8, 12), (6, 4, 3, 3)])
+def test_muon_moves_matrices_and_kernels_along_the_orthogonalised_gradient(shape):
+    torch.manual_seed(0)
+    module = nn.Linear(12, 8) if len(shape) == 2 else nn.Conv2d(4, 6, 3).to(memory_format=torch.channels_last)
+    config = OptimConfig(name="muon", lr=0.01, lr_scaling="none", weight_decay=0.5)
+    optimizer = build_optimizer(module, config, 64)
+    start, grad = module.weight.detach().clone(), torch.randn(shape)
+    module.weight.grad, module.bias.grad = grad.clone(), torch.zeros_like(module.bias)
+    optimizer.step()
+    decayed, expected = muon_step(start, grad, 0.01, 0.5)
+    step = (module.weight.detach() - start).flatten(1) - decayed
+    # Newton-Schulz brings singular values near 1, not to it.
+    assert torch.nn.functional.cosine_similarity(step.flatten(), expected.flatten(), dim=0) > 0.98
+    assert 0.8 < float(step.norm() / expected.norm()) < 1.2
+
+
+def test_muon_gives_all_else_to_adamw_at_the_scheduled_rate():
+    """Norms, biases, and shapes too narrow to orthogonalise; the rate changes from step to step."""
+    torch.manual_seed(0)
+    ours = nets()
+    theirs = {name: nn.Parameter(p.detach().clone()) for name, p in ours.named_parameters() if p.requires_grad}
+    rest = BIASES | NORMS | {"gru.weight_ih_l0", "gru.weight_hh_l0", "fc.weight"}  # 2 columns or rows
+    config = OptimConfig(name="muon", lr=0.01, lr_scaling="none", weight_decay=0.1, betas=(0.8, 0.9))
+    optimizer = build_optimizer(ours, config, 64)
+    groups = [
+        {"params": [theirs[n] for n in sorted(rest & WEIGHTS)], "weight_decay": 0.1},
+        {"params": [theirs[n] for n in sorted(rest - WEIGHTS)], "weight_decay": 0.0},
+    ]
+    adamw = torch.optim.AdamW(groups, lr=0.01, betas=(0.8, 0.9))
+    for lr in (0.0, 0.02, 0.01):
+        for group in [*optimizer.param_groups, *adamw.param_groups]:
+            group["lr"] = lr
+        for name, p in ours.named_parameters():
+            if p.requires_grad:
+                p.grad = torch.randn_like(p)
+                theirs[name].grad = p.grad.clone()
+        optimizer.step()
+        adamw.step()
+    for name, p in ours.named_parameters():
+        if name in rest:
+            torch.testing.assert_close(p, theirs[name], rtol=1e-5, atol=1e-5, msg=name)
+    assert not torch.equal(ours.conv.weight, theirs["conv.weight"])
+
+
+def test_muon_without_a_timm_that_has_it_says_so(monkeypatch):
+    import timm.optim
+
+    monkeypatch.delattr(timm.optim, "Muon")
+    with pytest.raises(ConfigError, match=r"needs timm 1\.0\.26.*pip install"):
+        build_optimizer(nn.Linear(8, 8), OptimConfig(name="muon"), 64)
+
+
 def test_peak_learning_rate():
     """Linear 0.3 and sqrt 0.075 meet at batch 4096 (arXiv 2002.05709, B.1)."""
     linear = OptimConfig(lr=0.3, lr_scaling="linear")
@@ -206,12 +265,14 @@ def test_wrong_configs_are_refused(wrong):
         OptimConfig(**wrong)
 
 
-@pytest.mark.parametrize(("name", "cls"), [("lars", LARS), ("sgd", torch.optim.SGD), ("adamw", torch.optim.AdamW)])
+@pytest.mark.parametrize(
+    ("name", "cls"), [("lars", LARS), ("sgd", torch.optim.SGD), ("adamw", torch.optim.AdamW), ("muon", Muon)]
+)
 def test_build_optimizer_lowers_a_loss(name, cls):
     torch.manual_seed(0)
     module = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1))
     x, y = torch.randn(32, 4), torch.randn(32, 1)
-    config = OptimConfig(name=name, lr={"lars": 0.05, "sgd": 0.1, "adamw": 0.01}[name], lr_scaling="none")
+    config = OptimConfig(name=name, lr={"lars": 0.05, "sgd": 0.1, "adamw": 0.01, "muon": 0.01}[name], lr_scaling="none")
     optimizer = build_optimizer(module, config, 32)
     assert type(optimizer) is cls
     losses = []
