@@ -257,8 +257,9 @@ def test_torch_compile_gives_the_same_views():
 
 
 @pytest.mark.gpu
-def test_no_host_synchronisation_on_the_gpu():
-    augment, pixels = ImageAugment(PRESETS["imagenet"], 96), images(16, 128)
+@pytest.mark.parametrize("native", [False, True])
+def test_no_host_synchronisation_on_the_gpu(native):
+    augment, pixels = ImageAugment(PRESETS["imagenet"], 96, native=native), images(16, 128)
     on_device, generator = pixels.cuda(), torch.Generator("cuda").manual_seed(0)
     first = augment(on_device, generator)
     torch.cuda.set_sync_debug_mode("error")
@@ -266,9 +267,9 @@ def test_no_host_synchronisation_on_the_gpu():
         augment(on_device, generator)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    p = sample(augment.config, 16, 128, 128, torch.Generator("cuda").manual_seed(0), "cuda")
+    p = sample(augment.config, 16, 128, 128, torch.Generator("cuda").manual_seed(0), "cuda", 96 if native else None)
     on_host = type(p)(**{name: value.cpu() for name, value in vars(p).items()})
-    expected = render.render_grouped(pixels, on_host, augment.config, 96)
+    expected = render.render_grouped(pixels, on_host, augment.config, 96, native)
     torch.testing.assert_close(first.cpu(), expected, rtol=0, atol=10 * TOLERANCE)
 
 

@@ -1,4 +1,4 @@
-"""`encoder.init`: training starts from exactly the named weights; a wrong source is refused before anything is written."""
+"""`encoder.init`: training starts from exactly the named weights; a wrong source is refused before any file appears."""
 
 from __future__ import annotations
 
