@@ -23,10 +23,11 @@ import zoo.architectures.attention as _attention  # noqa: E402, F401
 import zoo.architectures.cell_network as _cell_network  # noqa: E402, F401
 import zoo.architectures.image as _image  # noqa: E402, F401
 import zoo.architectures.unet as _unet  # noqa: E402, F401
-import zoo.catalog as _catalog  # noqa: E402
-import zoo.hub as _hub  # noqa: E402, F401
-import zoo.loading as _loading  # noqa: E402
-import zoo.transforms as _transforms  # noqa: E402, F401
+import zoo.checkpoint.catalog as _catalog  # noqa: E402
+import zoo.checkpoint.hub as _hub  # noqa: E402, F401
+import zoo.checkpoint.loading as _loading  # noqa: E402
+import zoo.preprocessing.image as _transforms  # noqa: E402, F401
+import zoo.publish.card as _card  # noqa: E402
 
 
 def _entry_point(name):
@@ -35,7 +36,7 @@ def _entry_point(name):
 
     entry.__name__ = entry.__qualname__ = name
     entry.__doc__ = (
-        _catalog.show(name)
+        _card.show(name)
         + "\n\nArguments: pretrained (False: random weights), device (such as 'cuda'; default: the CPU).\n"
         + "Returns an Encoder in eval mode: encoder(x) is (N, num_features); encoder.transform() preprocesses."
     )

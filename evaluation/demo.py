@@ -6,12 +6,12 @@ import sys
 import time
 from pathlib import Path
 
-from evaluation import evaluate
-from evaluation.__main__ import report_duplicates, splits, write
+from evaluation.command import report_duplicates, splits, write
 from evaluation.console import stages
-from zoo.catalog import list_models
+from evaluation.evaluate import evaluate
+from zoo.checkpoint.catalog import list_models
+from zoo.checkpoint.loading import load
 from zoo.errors import UnknownNameError, nearest
-from zoo.loading import load
 
 #: Used where a person happens to have it; otherwise the demo needs nothing but scikit-learn's own images.
 LOCAL_DATA = Path("data/cifar10")
@@ -66,7 +66,7 @@ def run(
     """
     from rich.console import Console
 
-    from evaluation.report import table
+    from evaluation.report.tables import table
 
     started = time.perf_counter()
     console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)

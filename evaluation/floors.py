@@ -7,13 +7,13 @@ import torch
 from PIL import Image
 
 from zoo.architectures import build
-from zoo.config import Architecture
 from zoo.data.base import Dataset
 from zoo.encoder import Encoder
 from zoo.errors import DataError
-from zoo.skeleton_transforms import SkeletonTransform
-from zoo.skeletons import layout
-from zoo.transforms import ImageTransform
+from zoo.preprocessing.image import ImageTransform
+from zoo.preprocessing.joints import layout
+from zoo.preprocessing.skeleton import SkeletonTransform
+from zoo.strict import Architecture
 
 #: Raw pixels are compared at this side at most: a probe on 224 x 224 x 3 inputs would take hours.
 RAW_SIDE = 32

@@ -2,9 +2,64 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+
 import numpy as np
 
-from zoo.results import Metric
+from zoo.checkpoint.results import Difference, Metric
+from zoo.strict import Strict
+
+
+class Interval(Strict):
+    """A mean of `n` values with its 95 % interval, None for one value."""
+
+    n: int
+    mean: float
+    low: float | None = None
+    high: float | None = None
+
+    def text(self, digits: int = 2) -> str:
+        """`"93.10 [92.40, 93.80]"`, in the unit of the values."""
+        if self.low is None or self.high is None:
+            return f"{self.mean:.{digits}f}"
+        return f"{self.mean:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
+
+
+def interval(values: Sequence[float]) -> Interval:
+    """Mean of independent values and Student's t interval."""
+    import numpy as np
+    from scipy import stats
+
+    x = np.asarray(values, float)
+    if len(x) < 2:
+        return Interval(n=len(x), mean=float(x.mean()))
+    half = float(stats.t.ppf(0.975, len(x) - 1) * x.std(ddof=1) / np.sqrt(len(x)))
+    return Interval(n=len(x), mean=float(x.mean()), low=float(x.mean()) - half, high=float(x.mean()) + half)
+
+
+def unpaired(values: Sequence[float], others: Sequence[float]) -> Interval:
+    """Difference of the means of two independent groups, with Welch's t interval; `n` of the smaller group."""
+    import numpy as np
+    from scipy import stats
+
+    n, mean = min(len(values), len(others)), float(np.mean(values) - np.mean(others))
+    if n < 2 or np.ptp(values) + np.ptp(others) == 0:
+        return Interval(n=n, mean=mean)
+    low, high = stats.ttest_ind(values, others, equal_var=False).confidence_interval(0.95)
+    return Interval(n=n, mean=mean, low=float(low), high=float(high))
+
+
+def compare(arms: Mapping[str, Sequence[float]]) -> tuple[Difference, ...]:
+    """Paired differences of all pairs, the later arm minus the earlier; intervals of Student's t over seeds."""
+    import numpy as np
+
+    found = []
+    for (other, before), (arm, after) in combinations(arms.items(), 2):
+        d = interval(np.subtract(after, before))
+        found.append(Difference(arm=arm, other=other, mean=d.mean, low=d.low, high=d.high))
+    return tuple(found)
+
 
 RESAMPLES = 1000
 

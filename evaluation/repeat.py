@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import shlex
 
-from evaluation.__main__ import parser, run, splits
-from evaluation.protocol import short_name
-from zoo import catalog
+from evaluation.command import parser, run, splits
+from evaluation.protocols import short_name
+from zoo.checkpoint import catalog
+from zoo.checkpoint.results import Result
+from zoo.checkpoint.verify import Check
 from zoo.errors import ZooError
-from zoo.results import Result
-from zoo.verification import Check
 
 #: Another processor rounds differently; this much is allowed, as a fraction of 1.
 TOLERANCE = 0.005

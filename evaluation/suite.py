@@ -14,17 +14,17 @@ import numpy as np
 import yaml
 from pydantic import ValidationError
 
-from evaluation import Evaluation, Progress, evaluate
-from evaluation.protocol import protocol
-from zoo.config import Strict, first_problem
-from zoo.data import open_dataset
+from evaluation.evaluate import Evaluation, Progress, evaluate
+from evaluation.protocols import protocol
+from zoo.checkpoint.results import Result, Results
+from zoo.data.addresses import open_dataset
 from zoo.data.base import Dataset
-from zoo.data.folder import folder_splits, open_folder
-from zoo.data.splits import duplicates
-from zoo.data.store import data_root
+from zoo.data.duplicates import duplicates
+from zoo.data.readers.folder import folder_splits, open_folder
 from zoo.encoder import Encoder
 from zoo.errors import ConfigError, DataError, UnknownNameError, nearest
-from zoo.results import Result, Results
+from zoo.files import data_root
+from zoo.strict import Strict, first_problem
 
 SUITES = Path(__file__).parent / "suites"
 #: Few images per class: with more neighbours than a class has, the others outvote it.

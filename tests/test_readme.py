@@ -43,7 +43,7 @@ def test_every_zoo_command_in_it_exists():
 
 
 def test_every_module_command_in_it_parses():
-    parsers = {"training": training.__main__.parser(), "evaluation": evaluation.__main__.parser()}
+    parsers = {"training": training.__main__.parser(), "evaluation": evaluation.command.parser()}
     found = re.findall(r"-m (training|evaluation) ([^`\n]*)", README)
     assert {name for name, _ in found} == {"training", "evaluation"}
     for name, arguments in found:

@@ -11,13 +11,13 @@ import torch
 
 from training import distributed
 from training.console import ConsoleReport
-from training.errors import TrainingError
+from training.environment import command_line
 from training.export import draw_pictures, export_encoder
 from training.init import resolve_init
 from training.loop import Stopped, Trainer
 from training.recipe import Recipe, available_pipelines, available_recipes, pipeline_file, read_recipe
-from training.run import RunFolder, command_line
-from zoo.errors import ZooError
+from training.run_folder import RunFolder
+from zoo.errors import TrainingError, ZooError
 
 
 def parser() -> argparse.ArgumentParser:

@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 
 from training.methods import method_class
-from zoo.data import open_dataset
+from zoo.data.addresses import open_dataset
 from zoo.data.base import Dataset
-from zoo.data.cache import pixel_view
-from zoo.data.sequence_store import SequenceStore, sequence_store
-from zoo.data.skeleton import facts_of
+from zoo.data.skeletons import facts_of
 from zoo.data.splits import held_out
+from zoo.data.stores.pixels import pixel_view
+from zoo.data.stores.sequences import SequenceStore, sequence_store
 from zoo.errors import DataError
-from zoo.skeleton_transforms import pad_sequences
-from zoo.transforms import transform_for
+from zoo.preprocessing.image import transform_for
+from zoo.preprocessing.skeleton import pad_sequences
 
 #: Data up to this share of the accelerator's free memory lives there for the whole run.
 RESIDENT_SHARE = 0.4

@@ -18,10 +18,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
-from training.losses import at_least_float32
+from zoo.device import _integer, local_device
 from zoo.errors import ConfigError
 
 #: What torchrun sets for each process.
@@ -49,30 +48,6 @@ def world_size() -> int:
 def is_main() -> bool:
     """Whether this process writes logs and states."""
     return rank() == 0
-
-
-def local_device(name: str = "auto") -> torch.device:
-    """This process's device: `"auto"` is its own CUDA device if there is one, else the CPU.
-
-    Raises:
-        ConfigError: the device does not exist, or more processes than GPUs on this node.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"unknown device {name!r}: use auto, cpu, cuda or cuda:0 ({error})") from None
-    if device.type != "cuda":
-        return device
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    index = device.index if device.index is not None else _integer("LOCAL_RANK", "0")
-    if index >= count:
-        raise ConfigError(
-            f"process {index} of this node has no GPU: {count} are visible; start at most {count} processes per node "
-            "(torchrun --nproc-per-node), or use device=cpu"
-        )
-    return torch.device("cuda", index)
 
 
 def setup(device: str = "auto") -> torch.device:
@@ -127,14 +102,6 @@ def process_group(device: str = "auto") -> Iterator[torch.device]:
         yield setup(device)
     finally:
         teardown()
-
-
-def _integer(name: str, default: str | None = None) -> int:
-    text = os.environ.get(name, default)
-    try:
-        return int(text or "")
-    except ValueError:
-        raise ConfigError(f"environment variable {name}={text!r} must be a whole number; start with torchrun") from None
 
 
 # -- collectives -----------------------------------------------------------------------------------
@@ -265,80 +232,3 @@ def data_parallel(module: nn.Module) -> DistributedDataParallel:
     device = next(module.parameters()).device
     ids = [device.index] if device.type == "cuda" else None
     return DistributedDataParallel(module, device_ids=ids, **{argument: False})
-
-
-# -- batch normalisation over the global batch -----------------------------------------------------
-
-
-def convert_batch_norm(module: nn.Module) -> nn.Module:
-    """Make every batch norm of `module` use the statistics of the global batch; keys stay the same.
-
-    `nn.SyncBatchNorm` on CUDA, `CrossRankBatchNorm` elsewhere (SyncBatchNorm exists for accelerators
-    only). Call it after `module.to(device)` and before DistributedDataParallel. In place, except
-    that a module which is itself a batch norm is returned anew.
-    """
-    if any(p.device.type == "cuda" for p in module.parameters()):
-        from timm.layers import convert_sync_batchnorm
-
-        return convert_sync_batchnorm(module)
-    if isinstance(module, _BatchNorm):
-        return CrossRankBatchNorm(module)
-    for name, child in module.named_children():
-        setattr(module, name, convert_batch_norm(child))
-    return module
-
-
-class CrossRankBatchNorm(_BatchNorm):
-    """A batch norm whose training statistics are those of all ranks' samples, on any device.
-
-    Takes over parameters, buffers and (for timm's BatchNormAct2d) drop and act of `source`.
-    Two passes, mean and then variance, so that float32 does not lose digits to cancellation.
-    """
-
-    def __init__(self, source: _BatchNorm) -> None:
-        super().__init__(source.num_features, source.eps, source.momentum, False, source.track_running_stats)
-        self.affine = source.affine
-        for name in ("weight", "bias"):
-            self.register_parameter(name, getattr(source, name))
-        for name in ("running_mean", "running_var", "num_batches_tracked"):
-            self.register_buffer(name, getattr(source, name))
-        self.drop = getattr(source, "drop", None)
-        self.act = getattr(source, "act", None)
-        self.train(source.training)
-
-    def _check_input_dim(self, x: Tensor) -> None:
-        if x.ndim < 2:
-            raise ValueError(f"batch norm takes (N, C, ...), got {tuple(x.shape)}")
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`(N, C, ...)` -> the same shape and dtype."""
-        self._check_input_dim(x)
-        across = world_size() > 1 and (self.training or not self.track_running_stats)
-        out = self._across_ranks(x) if across else super().forward(x)
-        for extra in (self.drop, self.act):
-            out = out if extra is None else extra(out)
-        return out
-
-    def _across_ranks(self, x: Tensor) -> Tensor:
-        axes = [0, *range(2, x.ndim)]
-        shape = [1, -1, *[1] * (x.ndim - 2)]
-        values = at_least_float32(x)
-        samples = values.new_tensor([values.numel() / values.shape[1]])
-        totals = _Sum.apply(torch.cat([values.sum(axes), samples]))
-        count = totals[-1].detach()
-        mean = totals[:-1] / count
-        centred = values - mean.view(shape)
-        var = _Sum.apply(centred.square().sum(axes)) / count
-        if self.training and self.track_running_stats:
-            self._track(mean.detach(), var.detach() * count / (count - 1))
-        scale = torch.rsqrt(var + self.eps)
-        scale = scale if self.weight is None else scale * self.weight
-        out = centred * scale.view(shape)
-        return (out if self.bias is None else out + self.bias.view(shape)).to(x.dtype)
-
-    @torch.no_grad()
-    def _track(self, mean: Tensor, unbiased_var: Tensor) -> None:
-        self.num_batches_tracked.add_(1)
-        fraction = 1 / self.num_batches_tracked if self.momentum is None else self.momentum
-        self.running_mean += fraction * (mean - self.running_mean)
-        self.running_var += fraction * (unbiased_var - self.running_var)

@@ -6,10 +6,10 @@ from importlib.metadata import version
 from pathlib import Path
 from platform import python_version
 
+from training.environment import code_commit, hardware
 from training.loop import Trainer
-from training.run import code_commit, hardware
-from zoo.config import DatasetRecord, Method, Training
-from zoo.publishing import write_checkpoint
+from zoo.checkpoint.config import DatasetRecord, Method, Training
+from zoo.checkpoint.writing import write_checkpoint
 
 
 def export_encoder(trainer: Trainer) -> Path:

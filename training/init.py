@@ -16,11 +16,12 @@ from torch import Tensor
 import zoo
 from training import distributed
 from training.recipe import Recipe, Start, parse_recipe
-from training.run import RunFolder, is_training
+from training.run_folder import RunFolder, is_training
 from zoo.architectures import build, family_class
-from zoo.config import Architecture, CheckpointConfig, Input, StartedFrom
+from zoo.checkpoint.config import CheckpointConfig, Input, StartedFrom
 from zoo.encoder import Encoder
 from zoo.errors import ConfigError, ZooError
+from zoo.strict import Architecture
 
 #: What a recipe may say of its input although the encoder was trained otherwise; all else belongs to the weights.
 FREE_INPUT = ("size", "crop_fraction", "interpolation", "frames")

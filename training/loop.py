@@ -14,38 +14,25 @@ from torch import nn
 
 from training import distributed
 from training.batches import TrainingData, batches_for, epoch_order, searches, statistics_images, step_seed
-from training.cpu_guard import refuse_unwritten_gradients
-from training.errors import TrainingError
+from training.environment import refuse_unwritten_gradients
 from training.init import initial_weights
-from training.methods import Context, method_class
+from training.methods import method_class
+from training.methods.base import Context
+from training.modules.batch_norm import convert_batch_norm
 from training.monitor import OnlineKNN
 from training.optim import build_optimizer, peak_learning_rate, schedule
 from training.recipe import Recipe
-from training.run import RunFolder
-from training.state import has_state, load_state, save_state
+from training.run_folder import RunFolder, has_state, load_state, save_state
 from training.weight_mean import WeightMean
 from zoo.architectures import build
-from zoo.config import StartedFrom
+from zoo.checkpoint.config import StartedFrom
+from zoo.device import choose_precision
 from zoo.encoder import Encoder
+from zoo.errors import TrainingError
 
 
 class Stopped(Exception):
     """The run was asked to stop (Ctrl-C, SIGTERM, time limit) and has saved its state."""
-
-
-def choose_precision(recipe: Recipe, device: torch.device) -> torch.dtype | None:
-    """The autocast dtype, or None for float32. `auto` is bf16 where the hardware multiplies it."""
-    if recipe.precision == "fp32":
-        return None
-    if recipe.precision == "bf16":
-        return torch.bfloat16
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else None
-    return (
-        torch.bfloat16
-        if torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-        else None
-    )
 
 
 def build_method(
@@ -118,7 +105,7 @@ class Trainer:
             refuse_unwritten_gradients(self.method.encoder, recipe)
         self.batches = batches_for(self.data.array, device, _labels_for(self.method, self.data))
         if self.world > 1:
-            self.method = distributed.convert_batch_norm(self.method)
+            self.method = convert_batch_norm(self.method)
         if device.type == "cuda":
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
             torch.backends.cudnn.benchmark = True

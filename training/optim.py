@@ -12,8 +12,8 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from zoo.config import Strict
 from zoo.errors import ConfigError
+from zoo.strict import Strict
 
 Decay = Literal["weights", "weights_and_biases", "all"]
 Schedule = Literal["cosine", "constant", "steps"]

@@ -1,4 +1,4 @@
-"""Pictures that a run leaves behind: where the encoder looks, and what the decoder restores."""
+"""Pictures of a run: curves, reconstructions, masks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,41 @@ import torch
 from torch import Tensor, nn
 
 from zoo.architectures.attention import AttentionPool
-from zoo.masks import mask_over
+from zoo.architectures.attention_picture import mask_over
+
+
+def draw_curves(records: list[dict[str, float]], path: Path, title: str) -> None:
+    """One panel per logged quantity over epochs; nothing when there are no records."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    keys = sorted({k for r in records for k in r} - {"step", "epoch", "wall_time_s"}, key=_panel_order)
+    if not keys:
+        return
+    rows = (len(keys) + 2) // 3
+    figure, axes = plt.subplots(rows, min(3, len(keys)), figsize=(4.4 * min(3, len(keys)), 3 * rows), squeeze=False)
+    for axis, key in zip(axes.flat, keys, strict=False):
+        points = [(r["epoch"], r[key]) for r in records if key in r]
+        axis.plot(*zip(*points, strict=True), marker="o" if len(points) < 40 else None, markersize=3, linewidth=1.3)
+        axis.set_title(key.replace("_", " "), fontsize=10)
+        axis.set_xlabel("epoch", fontsize=9)
+        axis.grid(alpha=0.3)
+    for axis in list(axes.flat)[len(keys) :]:
+        axis.remove()
+    figure.suptitle(title)
+    figure.tight_layout()
+    temporary = path.with_name(f".{path.stem}.tmp.png")
+    figure.savefig(temporary, dpi=110)
+    plt.close(figure)
+    os.replace(temporary, path)
+
+
+def _panel_order(key: str) -> tuple[int, str]:
+    first = ["loss", "held_out_knn", "lr"]
+    return (first.index(key) if key in first else len(first), key)
+
 
 #: Images in a picture.
 COLUMNS = 8

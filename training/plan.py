@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from training.environment import hardware
 from training.init import resolve_init
 from training.loop import Trainer
 from training.recipe import Recipe
-from training.run import RunFolder, hardware
+from training.run_folder import RunFolder
 
 MEASURED_STEPS = 3
 

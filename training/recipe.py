@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from training.augment.crops import Crop, check_crops, scaled
 from training.methods import method_class
 from training.optim import OptimConfig
 from training.weight_mean import WeightMeanConfig
 from zoo.architectures import FAMILIES, family_class
-from zoo.config import Architecture, ImageInput, Input, Sha256, Strict, check_name, first_problem
+from zoo.checkpoint.config import Input, check_name
 from zoo.errors import ConfigError, UnknownNameError, nearest
+from zoo.preprocessing.image import ImageInput
+from zoo.strict import Architecture, Sha256, Strict, validate
 
 #: A group written as one word means this key of the group: `data: PATH`, `augment: cifar`.
 SHORTHANDS = {"data": "dataset", "augment": "preset", "method": "name"}
@@ -30,7 +32,7 @@ FAMILIES.setdefault("cell_supernet", "training.search.supernet:Supernet")
 class Data(Strict):
     """Which data to train on.
 
-    `dataset`: an address of `zoo.data.open_dataset`. `held_out`: fraction of the split kept for
+    `dataset`: an address of `zoo.data.addresses.open_dataset`. `held_out`: fraction of the split kept for
     the online monitor and for choosing settings, never trained on; `held_out_groups` names whole
     groups (subjects of skeleton data) instead. `limit`: at most this many training samples
     (stratified). `store_size`: side in pixels at which images are decoded once and kept; by default
@@ -309,33 +311,6 @@ def parse_recipe(raw: dict[str, Any], source: str) -> Recipe:
         ConfigError: an unknown key or a wrong value, with the nearest valid key.
     """
     return validate(Recipe, raw, f"recipe {source}")
-
-
-def validate(model: type[BaseModel], raw: Any, source: str, prefix: str = "", also: tuple[str, ...] = ()) -> Any:
-    """`model.model_validate(raw)` whose errors name the nearest valid key; `also` are valid and handled elsewhere."""
-    try:
-        return model.model_validate(raw)
-    except ValidationError as error:
-        for problem in error.errors(include_url=False):
-            inner = problem.get("ctx", {}).get("error")
-            if isinstance(inner, ConfigError):
-                raise ConfigError(str(inner).replace("recipe:", f"{source}:", 1)) from None
-            if problem["type"] == "extra_forbidden":
-                raise ConfigError(f"{source}: {_unknown_key(model, problem['loc'], prefix, also)}") from None
-        where = f"{prefix}." if prefix else ""
-        raise ConfigError(f"{source}: {where}{first_problem(error)}") from None
-
-
-def _unknown_key(model: type[BaseModel], location: tuple[Any, ...], prefix: str, also: tuple[str, ...]) -> str:
-    known: list[str] = [*model.model_fields, *also]
-    current: Any = model
-    for part in location[:-1]:
-        field = getattr(current, "model_fields", {}).get(part)
-        candidates = [] if field is None else [field.annotation, *getattr(field.annotation, "__args__", ())]
-        current = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
-        known = list(current.model_fields) if current is not None else []
-    path = ".".join(str(p) for p in ((prefix,) if prefix else ()) + tuple(location))
-    return f"unknown key {path!r}; {nearest(str(location[-1]), known)}"
 
 
 def apply_override(raw: dict[str, Any], override: str) -> None:

@@ -12,8 +12,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from zoo.config import Strict
 from zoo.encoder import Encoder
+from zoo.strict import Strict
 
 
 class WeightMeanConfig(Strict):

@@ -11,30 +11,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from zoo.catalog import list_models, show
-    from zoo.data import open_dataset
+    from zoo.checkpoint.catalog import list_models
+    from zoo.checkpoint.loading import load
+    from zoo.data.addresses import open_dataset
     from zoo.encoder import Encoder
-    from zoo.errors import (
-        CheckpointError,
-        ConfigError,
-        DataError,
-        HubError,
-        InputError,
-        UnknownNameError,
-        ZooError,
-    )
-    from zoo.features import extract
-    from zoo.loading import load
+    from zoo.errors import CheckpointError, ConfigError, DataError, HubError, InputError, UnknownNameError, ZooError
+    from zoo.features.extract import extract
+    from zoo.publish.card import show
 
 __version__ = "0.1.0"
 
 #: public name -> the module that holds it
 _HOMES = {
-    "load": "zoo.loading",
-    "list_models": "zoo.catalog",
-    "show": "zoo.catalog",
-    "extract": "zoo.features",
-    "open_dataset": "zoo.data",
+    "load": "zoo.checkpoint.loading",
+    "list_models": "zoo.checkpoint.catalog",
+    "show": "zoo.publish.card",
+    "extract": "zoo.features.extract",
+    "open_dataset": "zoo.data.addresses",
     "Encoder": "zoo.encoder",
     "ZooError": "zoo.errors",
     "CheckpointError": "zoo.errors",

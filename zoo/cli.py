@@ -39,7 +39,7 @@ def list_command(
     from rich.console import Console
     from rich.table import Table
 
-    from zoo.catalog import config, list_models
+    from zoo.checkpoint.catalog import config, list_models
 
     names = list_models(pattern, modality=modality)
     if not names:
@@ -63,9 +63,9 @@ def list_command(
 @app.command()
 def show(name: EncoderArgument) -> None:
     """Method, data, sizes, measured results and licence of one checkpoint."""
-    from zoo import catalog
+    from zoo.publish.card import show as text
 
-    print(catalog.show(name))
+    print(text(name))
 
 
 @app.command()
@@ -81,9 +81,9 @@ def extract(
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16")] = "auto",
 ) -> None:
     """Write features, labels and file names of a dataset. Killed, the same command goes on; torchrun shards it."""
-    from zoo.data import open_dataset
-    from zoo.features import extract as run
-    from zoo.loading import load
+    from zoo.checkpoint.loading import load
+    from zoo.data.addresses import open_dataset
+    from zoo.features.extract import extract as run
 
     dataset = open_dataset(data, split, root=root, download=download)
     with progress_bar(f"extracting {dataset.name}") as advance:
@@ -118,9 +118,8 @@ def publish(
 
     Without --name, a checkpoint folder is pushed as it stands.
     """
-    from zoo.claims import read_claim
-    from zoo.publishing import publish as run_publish
-    from zoo.results import merged, read_results
+    from zoo.checkpoint.results import merged, read_claim, read_results
+    from zoo.publish.publishing import publish as run_publish
 
     if data is not None and results:
         raise ZooError("give --data to measure now, or --results from an earlier measurement, not both")
@@ -148,7 +147,7 @@ def publish(
         )
         print(f"published {folder}; try zoo.load({name!r})")
     if push is not None:
-        from zoo.push import push as run_push
+        from zoo.publish.push import push as run_push
 
         pushed = run_push(folder, push, private=not public, tag=tag, replaces=replaces)
         print(f"pushed and verified {pushed.address}; try zoo.load({pushed.address!r})")
@@ -171,7 +170,8 @@ def import_command(
     """Turn a checkpoint of another project into a folder that zoo.load takes; says which keys it used and left."""
     import json
 
-    from zoo.interop import import_checkpoint, layout
+    from zoo.interop import import_checkpoint
+    from zoo.interop.layouts import layout
 
     try:
         arguments = json.loads(model_args or "{}")
@@ -209,8 +209,8 @@ def export(
     out: Annotated[Path, typer.Option(help="a .onnx or .pt2 file; a folder for timm")],
 ) -> None:
     """An image encoder for another runtime; what that runtime gives is compared before the file appears."""
+    from zoo.checkpoint.loading import load
     from zoo.interop.export import export as run
-    from zoo.loading import load
 
     worst = run(load(encoder), out, format_)
     print(f"wrote {out}; its features differ by at most {worst:.1e} of the largest one")
@@ -222,7 +222,7 @@ def mirror(
     names: Annotated[list[str] | None, typer.Argument(help="checkpoints; none means the whole catalogue")] = None,
 ) -> None:
     """The catalogue as a static tree for any web server; zoo.load("https://host/.../NAME") reads it."""
-    from zoo.mirror import write_mirror
+    from zoo.publish.mirror import write_mirror
 
     written = write_mirror(out, names or None)
     print(f"wrote {len(written)} checkpoints to {out}; to try: python -m http.server -d {out}, then")
@@ -235,7 +235,7 @@ def site(
     title: Annotated[str, typer.Option(help="heading of the page")] = "Encoder Zoo",
 ) -> None:
     """One static, searchable page over all published checkpoints; opens from the file system."""
-    from zoo.site import write_site
+    from zoo.publish.site import write_site
 
     print(f"wrote {write_site(out, title)}")
 
@@ -252,8 +252,8 @@ def verify(
     ] = False,
 ) -> None:
     """Hash, strict load, stored outputs and card of checkpoints; then the card's numbers again if the data is here."""
-    from zoo import catalog
-    from zoo.verification import verify as run
+    from zoo.checkpoint import catalog
+    from zoo.checkpoint.verify import verify as run
 
     chosen = list(catalog.folders()) if all_ or not names else names
     failed = False
@@ -290,9 +290,9 @@ def demo(
 
 def _measure(run: Path, name: str, data: str, limit: int | None):
     """Results of a run's encoder on `data`; the stored command names the published checkpoint."""
-    from evaluation.__main__ import parser, weights_sha256
-    from evaluation.__main__ import run as evaluate_command
-    from zoo.results import Results
+    from evaluation.command import parser, weights_sha256
+    from evaluation.command import run as evaluate_command
+    from zoo.checkpoint.results import Results
 
     folder = run / "encoder" if (run / "encoder").is_dir() else run
     address = f"local-dir:{folder}"

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from zoo.errors import InputError
 
 if TYPE_CHECKING:
-    from zoo.config import CheckpointConfig, ImageInput, SkeletonInput
+    from zoo.checkpoint.config import CheckpointConfig
+    from zoo.preprocessing.image import ImageInput
+    from zoo.preprocessing.skeleton import SkeletonInput
 
 
 class Encoder(nn.Module):
@@ -72,7 +74,7 @@ class Encoder(nn.Module):
 
     def transform(self) -> Any:
         """Evaluation preprocessing: one PIL image, array or skeleton sequence -> what `forward` takes, unbatched."""
-        from zoo.transforms import transform_for
+        from zoo.preprocessing.image import transform_for
 
         return transform_for(self.input)
 

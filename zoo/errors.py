@@ -5,6 +5,10 @@ class ZooError(Exception):
     """Base of all errors the zoo raises on purpose."""
 
 
+class TrainingError(ZooError, RuntimeError):
+    """A run that cannot go on; the last good state is kept."""
+
+
 class ConfigError(ZooError, ValueError):
     """A `config.json` or recipe that is missing, malformed, or of a newer format."""
 

@@ -11,7 +11,7 @@ from sklearn.utils.validation import validate_data
 
 from zoo.encoder import Encoder
 from zoo.errors import InputError
-from zoo.features import embed
+from zoo.features.extract import embed
 
 
 class EncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -88,7 +88,7 @@ class EncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
     def _load(self) -> Encoder:
         if isinstance(self.encoder, Encoder):
             return self.encoder
-        from zoo.loading import load
+        from zoo.checkpoint.loading import load
 
         return load(os.fspath(self.encoder))
 

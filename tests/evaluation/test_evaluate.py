@@ -8,18 +8,19 @@ import numpy as np
 import pytest
 import torch
 
-from evaluation import evaluate
-from evaluation.__main__ import main, parser, run
+from evaluation.__main__ import main
+from evaluation.command import parser, run
+from evaluation.evaluate import evaluate
 from evaluation.floors import raw, untrained
-from evaluation.inputs import Features
-from evaluation.knn import KNNProbe
-from evaluation.probe import LogisticProbe
-from evaluation.protocol import KnnV1, LogRegV2, protocol
+from evaluation.frozen import Features
+from evaluation.protocols import protocol
+from evaluation.protocols.knn import KNNProbe, KnnV1
+from evaluation.protocols.logistic import LogisticProbe, LogRegV2
 from tests.zoo.checkpoints import same_weights, small_encoder, write_small
-from zoo.data import open_dataset
+from zoo.checkpoint.loading import load
+from zoo.checkpoint.results import read_results
+from zoo.data.addresses import open_dataset
 from zoo.errors import ConfigError, DataError
-from zoo.loading import load
-from zoo.results import read_results
 
 DATA = "synthetic:shapes?n=160&size=16"
 

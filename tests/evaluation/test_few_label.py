@@ -5,17 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from evaluation import evaluate
 from evaluation.__main__ import main
-from evaluation.few_label import FewLabelProbe, draw_labels, metrics_over_draws
-from evaluation.inputs import Features
-from evaluation.protocol import FewLabelV1
+from evaluation.evaluate import evaluate
+from evaluation.frozen import Features
+from evaluation.protocols.few_label import FewLabelProbe, FewLabelV1, draw_labels, metrics_over_draws
 from tests.zoo.checkpoints import write_small
-from zoo.cards import comparisons
-from zoo.data import open_dataset
+from zoo.checkpoint.loading import load
+from zoo.checkpoint.results import Results, read_results
+from zoo.data.addresses import open_dataset
 from zoo.errors import DataError
-from zoo.loading import load
-from zoo.results import Results, read_results
+from zoo.publish.card import comparisons
 
 DATA = "synthetic:shapes?n=160&size=16"
 

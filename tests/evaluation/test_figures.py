@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evaluation.drawing import class_name
-from evaluation.figures import _look, _spread, confusion, embedding_map, nearest_neighbours, score_chart
+from evaluation.report.drawing import class_name
+from evaluation.report.maps import _look, _spread, confusion, embedding_map, score_chart
+from evaluation.report.neighbours import nearest_neighbours
 from tests.evaluation.test_report import row, rows
 from zoo.data.base import Dataset
 from zoo.errors import DataError

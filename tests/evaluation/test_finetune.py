@@ -7,19 +7,20 @@ import pytest
 import torch
 from torch import nn
 
-from evaluation import evaluate
-from evaluation.__main__ import _settings, parser
-from evaluation.finetune import FineTuner, _trainable
-from evaluation.protocol import SIMCLR_FEW_LABELS, SIMCLR_TRANSFER, FineTuneV1, describe, protocol
-from evaluation.training_inputs import RATIO, Images, crop_boxes, stored_side
+from evaluation.command import _settings, parser
+from evaluation.evaluate import evaluate
+from evaluation.protocols import describe, protocol
+from evaluation.protocols.finetune import SIMCLR_FEW_LABELS, SIMCLR_TRANSFER, FineTuner, FineTuneV1, _trainable
+from evaluation.protocols.finetune_batches import RATIO, Images, crop_boxes, stored_side
 from tests.zoo.checkpoints import same_weights, small_encoder, write_small
 from zoo.architectures import build
 from zoo.architectures.single_pixel import strided_on_one_pixel
-from zoo.config import Architecture, SkeletonInput
-from zoo.data import open_dataset
+from zoo.checkpoint.loading import load
+from zoo.data.addresses import open_dataset
 from zoo.data.images import ArrayImages
 from zoo.errors import DataError, InputError
-from zoo.loading import load
+from zoo.preprocessing.skeleton import SkeletonInput
+from zoo.strict import Architecture
 
 SHORT = FineTuneV1(steps=30, batch_size=16, lr_grid=(0.05,))
 
@@ -147,7 +148,7 @@ def test_what_torch_trains_wrongly_in_bf16_on_a_cpu_is_trained_in_float32(colour
     short = FineTuneV1(steps=2, batch_size=16, lr_grid=(0.05,))
     with pytest.raises(InputError, match=r"precision bf16 on the CPU.*backbone\.layer4\.0\.conv1.*'auto' or 'fp32'"):
         FineTuner(short, precision="bf16", device="cpu").run(deep, *colours)
-    monkeypatch.setattr("evaluation.finetune.resolve_precision", lambda asked, _: "bf16" if asked == "auto" else asked)
+    monkeypatch.setattr("zoo.device.resolve_precision", lambda asked, _: "bf16" if asked == "auto" else asked)
     tuner = FineTuner(short, device="cpu")
     tuner.run(deep, *colours)
     assert tuner.precision == "fp32"

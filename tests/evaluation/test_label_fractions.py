@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks import label_fractions
+from benchmarks.claims import label_fractions
 from tests.data_fixtures import make_folder
 
 

@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from evaluation import logistic_path
-from evaluation.inputs import Features
-from evaluation.logistic_path import LogisticPath
-from evaluation.probe import LogisticProbe
-from evaluation.probe_v1 import LogisticProbeV1
-from evaluation.protocol import LogRegV1, LogRegV2, TransferV1, describe
+from evaluation.frozen import Features
+from evaluation.protocols import describe, logistic_path
+from evaluation.protocols.logistic import LogisticProbe, LogRegV2, TransferV1
+from evaluation.protocols.logistic_path import LogisticPath
+from evaluation.protocols.logistic_v1 import LogisticProbeV1, LogRegV1
 from tests.evaluation.test_probe import clusters
 from zoo.errors import DataError
 

@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from evaluation.masks import attention_masks
+from evaluation.report.attention_masks import attention_masks
 from zoo.architectures import build
-from zoo.config import Architecture, ImageInput
-from zoo.data import open_dataset
+from zoo.data.addresses import open_dataset
+from zoo.preprocessing.image import ImageInput
+from zoo.strict import Architecture
 
 
 def encoder(**arguments):

@@ -7,12 +7,12 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from evaluation.inputs import Features
-from evaluation.knn import KNNProbe, classify
+from evaluation.frozen import Features
 from evaluation.metrics import RESAMPLES, with_intervals
-from evaluation.probe import LogisticProbe
-from evaluation.probe_v1 import LogisticProbeV1
-from evaluation.protocol import KnnV1, LogRegV1, LogRegV2, describe, protocol
+from evaluation.protocols import describe, protocol
+from evaluation.protocols.knn import KNNProbe, KnnV1, classify
+from evaluation.protocols.logistic import LogisticProbe, LogRegV2
+from evaluation.protocols.logistic_v1 import LogisticProbeV1, LogRegV1
 from zoo.data.splits import folds
 from zoo.errors import DataError, UnknownNameError
 
@@ -75,7 +75,7 @@ def test_knn_equals_a_slow_loop():
 
 def test_knn_in_blocks_equals_one_block(monkeypatch):
     whole = classify(TRAIN, TEST.features, [5], 0.1)[5]
-    monkeypatch.setattr("evaluation.knn.BLOCK", 4000)
+    monkeypatch.setattr("evaluation.protocols.knn.BLOCK", 4000)
     assert (classify(TRAIN, TEST.features, [5], 0.1)[5] == whole).all()
 
 

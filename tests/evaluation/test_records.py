@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from evaluation import records
-from zoo import catalog
+from benchmarks import records
+from zoo.checkpoint import catalog
 from zoo.errors import DataError
 
 
 def test_the_table_is_current(monkeypatch):
     monkeypatch.delenv("ZOO_CHECKPOINTS", raising=False)
     text = records.FILE.read_text(encoding="utf-8")
-    assert records.render(text) == text, "run `python -m evaluation.records`"
+    assert records.render(text) == text, "run `python -m benchmarks.records`"
     for name in catalog.list_models():
         assert f"| `{name}` |" in text
 

@@ -8,12 +8,14 @@ from html.parser import HTMLParser
 
 import pytest
 
-from evaluation.drawing import Figure
-from evaluation.figures import score_chart
-from evaluation.protocol import KnnV1, LogRegV2
-from evaluation.report import markdown, table, write_csv, write_report
-from evaluation.verdict import groups, verdict
-from zoo.results import DataRecord, Metric, Result
+from evaluation.protocols.knn import KnnV1
+from evaluation.protocols.logistic import LogRegV2
+from evaluation.report.drawing import Figure
+from evaluation.report.maps import score_chart
+from evaluation.report.page import markdown, write_report
+from evaluation.report.tables import table, write_csv
+from evaluation.report.verdict import groups, verdict
+from zoo.checkpoint.results import DataRecord, Metric, Result
 
 HOSTILE = "<script>alert('x')</script>\"&|[red]"
 VOID = {"meta", "img", "br", "link", "input", "hr"}

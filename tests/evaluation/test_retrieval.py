@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
-from evaluation import retrieval
-from evaluation.clustering import Clustering, clustering_scores
-from evaluation.inputs import Features
+from evaluation.frozen import Features
 from evaluation.metrics import mean_with_interval
-from evaluation.protocol import ClusteringV1, MetricLearningV1
-from evaluation.retrieval import MetricLearning, Retrieval, ranked
+from evaluation.protocols import retrieval
+from evaluation.protocols.clustering import Clustering, ClusteringV1, clustering_scores
+from evaluation.protocols.retrieval import MetricLearning, MetricLearningV1, Retrieval, ranked
 from tests.evaluation.test_probe import clusters
 from zoo.errors import DataError
 

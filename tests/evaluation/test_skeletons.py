@@ -9,20 +9,22 @@ import pytest
 import torch
 from PIL import Image
 
-from evaluation import evaluate
 from evaluation.demo import default_data, default_encoder
 from evaluation.demo import run as demo
+from evaluation.evaluate import evaluate
 from evaluation.floors import raw
-from evaluation.strips import HIDDEN, _hidden_ends, motion_strips
+from evaluation.report.skeleton_strips import HIDDEN, _hidden_ends, motion_strips
 from tests.zoo.checkpoints import small_encoder
 from training.methods.ms2l import seen_frames
 from zoo.architectures import build
-from zoo.config import Architecture, CheckpointConfig, Method, SkeletonInput
-from zoo.data import open_dataset
-from zoo.data.skeleton import SkeletonSequence
+from zoo.checkpoint.config import CheckpointConfig, Method
+from zoo.checkpoint.loading import load
+from zoo.checkpoint.writing import write_checkpoint
+from zoo.data.addresses import open_dataset
+from zoo.data.skeletons import SkeletonSequence
 from zoo.errors import UnknownNameError
-from zoo.loading import load
-from zoo.publishing import write_checkpoint
+from zoo.preprocessing.skeleton import SkeletonInput
+from zoo.strict import Architecture
 
 DATA = "synthetic:motion?n=64&sway=20"
 ARCHITECTURE = Architecture(family="skeleton_gru", arguments={"hidden": 12, "layers": 1, "pool": "mean_max"})
@@ -31,7 +33,7 @@ ARCHITECTURE = Architecture(family="skeleton_gru", arguments={"hidden": 12, "lay
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
     from training.recipe import read_recipe
-    from zoo.config import DatasetRecord, Training
+    from zoo.checkpoint.config import DatasetRecord, Training
 
     torch.manual_seed(0)
     encoder = build(ARCHITECTURE, SkeletonInput(steps=("centre_frames", "align_mean", "scale_torso")))

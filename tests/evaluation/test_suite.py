@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 
 from evaluation.__main__ import main
-from evaluation.confused import class_rows, confused_pairs
-from evaluation.feature_cache import cached_features
+from evaluation.frozen import cached_features
+from evaluation.report.confused import class_rows, confused_pairs
+from evaluation.report.suite_page import headlines, verdict
 from evaluation.suite import SuiteResults, read_suite, run_suite, suite_names
-from evaluation.suite_report import headlines, verdict
 from tests.data_fixtures import make_folder, write_image
 from tests.zoo.checkpoints import small_encoder, write_small
-from zoo.data import available_splits, open_dataset
+from zoo.data.addresses import available_splits, open_dataset
+from zoo.data.base import Joined
 from zoo.data.images import ArrayImages
-from zoo.data.joined import Joined
 from zoo.errors import DataError, UnknownNameError
-from zoo.features import feature_key
+from zoo.features.extract import feature_key
 
 PROTOCOLS = "transfer,knn,few_label,retrieval,metric_learning,clustering"
 

@@ -15,10 +15,14 @@ import torch.multiprocessing
 from torch import Tensor, nn
 
 from training import distributed
-from training.methods import Context, method_class
+from training.methods import method_class
+from training.methods.base import Context
+from training.modules.batch_norm import convert_batch_norm
 from zoo.architectures import build
-from zoo.config import Architecture, ImageInput, SkeletonInput
 from zoo.encoder import Encoder
+from zoo.preprocessing.image import ImageInput
+from zoo.preprocessing.skeleton import SkeletonInput
+from zoo.strict import Architecture
 
 BATCH = 8
 SIDE = 8
@@ -183,7 +187,7 @@ def train(case: Case, steps: int = 2) -> dict[str, Tensor]:
     method = case.build().double()
     module: nn.Module = method
     if distributed.world_size() > 1:
-        method = distributed.convert_batch_norm(method)
+        method = convert_batch_norm(method)
         module = distributed.data_parallel(method)
     optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.1)
     generator = torch.Generator().manual_seed(1)

@@ -14,8 +14,8 @@ from scipy.stats import ks_2samp, kstest
 from torchvision.transforms.v2 import InterpolationMode
 
 from training.augment import colour, geometry, render
-from training.augment.image import PRESETS, ImageAugment, ImageAugmentConfig
-from training.augment.parameters import sample
+from training.augment.image import ImageAugment
+from training.augment.parameters import PRESETS, ImageAugmentConfig, sample
 from zoo.errors import InputError
 
 # float32 rounding of sums of about 50 products of numbers up to 1, and of the hue's division.

@@ -9,7 +9,8 @@ from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
 
 from training.augment import eight_bit, strong
-from training.augment.image import PRESETS, ImageAugment
+from training.augment.image import ImageAugment
+from training.augment.parameters import PRESETS
 from training.augment.strong import OPERATIONS, Draws, StrongAugment, StrongConfig, sample
 from zoo.errors import InputError
 

@@ -11,11 +11,11 @@ from tests.training.distributed_cases import BATCH, TinyEncoder, clsa_views, gro
 from tests.training.test_loop import in_parts, same_state, tiny, trainer_for
 from tests.training.test_moco import SHAPES, found_before_and_after
 from training.losses import ddm
-from training.methods import Context
+from training.methods.base import Context
 from training.methods.clsa import CLSA
 from training.recipe import parse_recipe, read_recipe
-from zoo.config import ImageInput
 from zoo.errors import ConfigError
+from zoo.preprocessing.image import ImageInput
 
 CONTEXT = Context(image_size=16, global_batch=BATCH, total_steps=10, samples=200)
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from benchmarks import claims, clsa_claim
+from benchmarks.claims import clsa as clsa_claim
+from benchmarks.claims import study as claims
 from tests.training.test_clsa import run as clsa_run
 from training.methods import method_class
 from training.recipe import parse_recipe, read_recipe
-from zoo.claims import read_claim
+from zoo.checkpoint.results import read_claim
 
 
 def test_arms_differ_in_the_strong_views_alone():

@@ -13,14 +13,16 @@ from tests.training.distributed_cases import TinyEncoder
 from tests.training.test_loop import in_parts, same_state, tiny, trainer_for
 from training.__main__ import main
 from training.augment.corrupt import PRESETS as CORRUPTIONS
-from training.decoder import Decoder
 from training.losses import nt_xent, reconstruction
-from training.methods import Context, method_class
+from training.methods import method_class
+from training.methods.base import Context
 from training.methods.conrec import ConRec
-from training.recipe import available_recipes, read_recipe, validate
+from training.modules.decoder import Decoder
+from training.recipe import available_recipes, read_recipe
 from zoo.architectures import build
-from zoo.config import Architecture, ImageInput
 from zoo.errors import ConfigError, InputError
+from zoo.preprocessing.image import ImageInput
+from zoo.strict import Architecture, validate
 
 CONTEXT = Context(image_size=16, global_batch=6, total_steps=10, samples=60)
 SIMCLR = {"reconstruction": 0.0, "corrupt": None}

@@ -7,10 +7,10 @@ import re
 
 import pytest
 
-from benchmarks import claims
-from benchmarks.conrec_claim import ARMS, FRACTIONS, main
+from benchmarks.claims import study as claims
+from benchmarks.claims.conrec import ARMS, FRACTIONS, main
 from training.recipe import read_recipe
-from zoo.claims import read_claim
+from zoo.checkpoint.results import read_claim
 
 
 def test_arms_differ_in_pooling_decoder_and_corruption_only():
@@ -44,7 +44,7 @@ def test_one_command_trains_judges_and_writes_claims_for_cards(finished, capsys)
         assert list(claim.arms) == [claims.FLOOR, "simclr", "conrec"] and claim.seeds == (0, 1)
         pairs = [(d.arm, d.other) for d in claim.differences]
         assert pairs == [("simclr", "untrained"), ("conrec", "untrained"), ("conrec", "simclr")]
-        assert claim.command.startswith("python -m benchmarks.conrec_claim conrec_unet16_rectangles")
+        assert claim.command.startswith("python -m benchmarks.claims.conrec conrec_unet16_rectangles")
     assert "logreg-v2" in found[-1].measure and "few-label-v1, mean of 2 draws" in found[0].measure
     # The same command again trains and judges nothing, and prints the same.
     stamps = {path: path.stat().st_mtime_ns for path in out.glob("*_seed*/*.json")}

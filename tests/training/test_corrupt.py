@@ -181,7 +181,7 @@ def test_working_on_all_views_gives_the_same_as_on_the_chosen(monkeypatch):
 
 
 def test_follows_the_augmentation():
-    from training.augment.image import PRESETS as AUGMENT
+    from training.augment.parameters import PRESETS as AUGMENT
 
     images = torch.randint(0, 256, (8, 3, 40, 40), dtype=torch.uint8, generator=seeded(1))
     view = ImageAugment(AUGMENT["imagenet"], 32)(images, seeded(2))

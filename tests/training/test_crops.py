@@ -9,12 +9,12 @@ from torch import Tensor
 from tests.training.test_loop import tiny
 from training.__main__ import main
 from training.augment.crops import Crop, crop_augments, draw_views
-from training.augment.image import PRESETS, ImageAugment, ImageAugmentConfig
-from training.augment.parameters import sample
+from training.augment.image import ImageAugment
+from training.augment.parameters import PRESETS, ImageAugmentConfig, sample
 from training.augment.render import render_batched, render_grouped
-from training.recipe import validate
 from zoo.architectures import family_class
 from zoo.errors import ConfigError, InputError
+from zoo.strict import validate
 
 #: Nothing but the crop.
 PLAIN = ImageAugmentConfig(flip_p=0, jitter_p=0, greyscale_p=0, blur_p=0)

@@ -17,6 +17,8 @@ from torch import nn
 from tests.training.distributed_cases import CASES, all_cases, difference, spawn
 from training import distributed
 from training.methods import METHODS
+from training.modules.batch_norm import convert_batch_norm
+from zoo.device import local_device
 from zoo.errors import ConfigError
 
 
@@ -131,7 +133,7 @@ def normalise(own: slice) -> list[dict[str, torch.Tensor]]:
     """Two training batches and one evaluation batch through each norm; outputs, gradients and buffers."""
     results = []
     for norm in norms():
-        norm = distributed.convert_batch_norm(norm) if distributed.world_size() > 1 else norm
+        norm = convert_batch_norm(norm) if distributed.world_size() > 1 else norm
         torch.manual_seed(4)
         for _ in range(2):
             # A mean far from 0 shows cancellation in a one-pass variance.
@@ -184,7 +186,7 @@ def test_conversion_keeps_keys_parameters_and_activation():
     x = torch.randn(2, 3, 5, 5)
     module.eval()
     expected = module(x)
-    converted = distributed.convert_batch_norm(module)
+    converted = convert_batch_norm(module)
     assert converted is module
     assert [type(m).__name__ for m in module.modules()].count("CrossRankBatchNorm") == 3
     assert list(module.state_dict()) == keys
@@ -241,10 +243,10 @@ def test_broken_environment_is_explained(environment, monkeypatch, changes, said
 
 def test_unknown_and_missing_devices_are_explained():
     with pytest.raises(ConfigError, match="unknown device 'gpu'"):
-        distributed.local_device("gpu")
+        local_device("gpu")
     missing = torch.cuda.device_count()
     with pytest.raises(ConfigError, match=f"no GPU: {missing} are visible"):
-        distributed.local_device(f"cuda:{missing}")
+        local_device(f"cuda:{missing}")
 
 
 SCRIPT = """

@@ -9,8 +9,8 @@ import math
 import pytest
 import torch
 
-from benchmarks import gpu, gpu_checks
-from benchmarks.gpu_report import show, targets
+from benchmarks.speed import gpu, gpu_checks
+from benchmarks.speed.gpu_report import show, targets
 
 
 @pytest.fixture(scope="module")

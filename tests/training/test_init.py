@@ -17,16 +17,15 @@ from tests.training.distributed_cases import spawn
 from tests.training.test_loop import CPU, in_parts, same_state, tiny
 from tests.zoo.checkpoints import write_small
 from training.__main__ import main
-from training.errors import TrainingError
 from training.export import export_encoder
 from training.init import initial_weights, resolve_init
 from training.loop import Trainer
 from training.plan import plan
 from training.recipe import parse_recipe
-from training.run import RunFolder, is_training
-from zoo.cards import essentials, render_card
-from zoo.config import StartedFrom, parse_config
-from zoo.errors import CheckpointError, ConfigError, UnknownNameError, ZooError
+from training.run_folder import RunFolder, is_training
+from zoo.checkpoint.config import StartedFrom, parse_config
+from zoo.errors import CheckpointError, ConfigError, TrainingError, UnknownNameError, ZooError
+from zoo.publish.card import essentials, render_card
 
 ROOT = Path(__file__).parents[2]
 
@@ -94,7 +93,7 @@ def test_a_catalogue_name_and_a_plan(tmp_path):
         {**tiny().dump(), "encoder": {"init": "simclr_resnet18_cifar10"}, "epochs": 1, "batch_size": 8}, "test"
     )
     resolved = resolve_init(recipe)
-    config = zoo.catalog.config("simclr_resnet18_cifar10")
+    config = zoo.checkpoint.catalog.config("simclr_resnet18_cifar10")
     assert resolved.encoder["init_sha256"] == config.weights.sha256
     assert resolved.architecture().arguments["model"] == config.architecture.arguments["model"]
     assert resolve_init(resolved) == resolved
@@ -228,7 +227,8 @@ def test_an_encoder_that_does_not_fit_is_refused(source, changes, message):
 
 def test_a_size_that_the_network_does_not_take_is_refused(tmp_path):
     from zoo.architectures import build
-    from zoo.config import Architecture, ImageInput
+    from zoo.preprocessing.image import ImageInput
+    from zoo.strict import Architecture
 
     architecture = Architecture.model_validate(VIT)
     encoder = build(architecture, ImageInput(size=(32, 32)))

@@ -16,13 +16,13 @@ import yaml
 
 import zoo
 from training.__main__ import main
-from training.errors import TrainingError
 from training.loop import Stopped, Trainer
-from training.methods import METHODS, Context
+from training.methods import METHODS
+from training.methods.base import Context
 from training.recipe import parse_recipe
-from training.run import RunFolder
-from training.state import load_state, save_state
-from zoo.config import Strict
+from training.run_folder import RunFolder, load_state, save_state
+from zoo.errors import TrainingError
+from zoo.strict import Strict
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")

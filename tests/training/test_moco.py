@@ -13,10 +13,11 @@ from tests.training.distributed_cases import BATCH, TinyEncoder, group_norm, ima
 from tests.training.test_loop import in_parts, same_state, tiny, trainer_for
 from training.augment.image import ImageAugment
 from training.losses import info_nce, memory_similarities
-from training.methods import Context, method_class
+from training.methods import method_class
+from training.methods.base import Context
 from training.methods.moco import MoCo
-from training.momentum import KeyEncoder, Queue
-from training.split_norm import SplitBatchNorm, group_size, split_batch_norm
+from training.modules.batch_norm import SplitBatchNorm, group_size, split_batch_norm
+from training.modules.momentum import KeyEncoder, Queue
 from zoo.errors import ConfigError, InputError
 
 CONTEXT = Context(image_size=8, global_batch=BATCH, total_steps=10, samples=200)

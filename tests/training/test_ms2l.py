@@ -11,13 +11,15 @@ import torch.nn.functional as F
 
 from tests.training.test_loop import in_parts, trainer_for
 from training.__main__ import main
-from training.methods import Context
+from training.methods.base import Context
 from training.methods.ms2l import MS2L, seen_frames, shuffle_segments
 from training.recipe import parse_recipe, read_recipe
 from zoo.architectures import build
 from zoo.architectures.skeleton_gru import SkeletonGRU
-from zoo.config import Architecture, ImageInput, SkeletonInput
 from zoo.errors import ConfigError
+from zoo.preprocessing.image import ImageInput
+from zoo.preprocessing.skeleton import SkeletonInput
+from zoo.strict import Architecture
 
 CONTEXT = Context(image_size=0, global_batch=4, total_steps=10, samples=40)
 

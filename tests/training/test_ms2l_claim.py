@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from benchmarks.ms2l_claim import ALL, ARMS, FLOOR, RELEASED, main
+from benchmarks.claims.ms2l import ALL, ARMS, RELEASED, main
+from benchmarks.claims.study import FLOOR
 from training.recipe import read_recipe
-from zoo.claims import read_claim
+from zoo.checkpoint.results import read_claim
 
 
 def test_every_arm_is_a_recipe_that_trains_the_tasks_it_names():

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from benchmarks.ms2l_strategies import ARMS, RUNS, SUPERVISED, main
+from benchmarks.claims.ms2l_strategies import ARMS, RUNS, SUPERVISED, main
 from training.recipe import read_recipe
-from zoo.claims import read_claim
+from zoo.checkpoint.results import read_claim
 
 
 def test_every_run_is_a_recipe_with_the_strategy_it_names():

@@ -10,19 +10,13 @@ import pytest
 import torch
 from torch import nn
 
-from evaluation.ranking import rank_correlation, rank_of
+from benchmarks.nas.ranking import rank_correlation, rank_of
 from training.search.short_training import short_contrastive, short_supervised
-from training.search.zero_cost import (
-    contrastive_gradient,
-    log_synflow,
-    naswot,
-    rank_growth,
-    spectral_entropy,
-    synflow,
-)
+from training.search.zero_cost import contrastive_gradient, log_synflow, naswot, rank_growth, spectral_entropy, synflow
 from zoo.architectures import build
-from zoo.config import Architecture, ImageInput
 from zoo.errors import InputError
+from zoo.preprocessing.image import ImageInput
+from zoo.strict import Architecture
 
 ALL3, ALL1 = ({"format": "nas-bench-201-cell", "edges": [op] * 6} for op in ("nor_conv_3x3", "nor_conv_1x1"))
 CUT = {"format": "nas-bench-201-cell", "edges": ["nor_conv_3x3", "none", "none", "none", "none", "none"]}

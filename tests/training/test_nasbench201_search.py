@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import nasbench201_search as bench
+from benchmarks.nas import nasbench201_search as bench
 from zoo.architectures.genotype import NB201_OPS, NB201Genotype
 
 

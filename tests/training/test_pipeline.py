@@ -12,7 +12,7 @@ import zoo
 from training.__main__ import main
 from training.recipe import available_pipelines, pipeline_file, read_recipe
 from training.search.pipeline import read_pipeline
-from zoo.config import read_config
+from zoo.checkpoint.config import read_config
 from zoo.errors import ConfigError
 
 DATA = {"dataset": "synthetic:shapes?n=80", "held_out": 0.2}

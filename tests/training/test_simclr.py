@@ -10,13 +10,15 @@ import torch.nn.functional as F
 from torch import nn
 
 from tests.training.distributed_cases import TinyEncoder
-from training.heads import HEADS, projection_head
 from training.losses import contrastive_accuracy, nt_xent, nt_xent_logits, views_loss
-from training.methods import Context, method_class
+from training.methods import method_class
+from training.methods.base import Context
 from training.methods.simclr import SimCLR
-from training.recipe import validate
-from zoo.config import ImageInput, SkeletonInput
+from training.modules.heads import HEADS, projection_head
 from zoo.errors import ConfigError
+from zoo.preprocessing.image import ImageInput
+from zoo.preprocessing.skeleton import SkeletonInput
+from zoo.strict import validate
 
 CONTEXT = Context(image_size=8, global_batch=6, total_steps=10, samples=60)
 

@@ -7,9 +7,9 @@ import argparse
 import pytest
 import yaml
 
-from benchmarks.simclr_claim import GROUPS, Study, main
+from benchmarks.claims.simclr import GROUPS, Study, main
 from training.recipe import read_recipe
-from zoo.claims import read_claim
+from zoo.checkpoint.results import read_claim
 
 #: What an arm may change.
 CHANGES = {"augmentation": "method", "head": "method", "temperature": "method", "batch": "batch_size"}

@@ -7,16 +7,9 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from training.augment.skeleton import (
-    SkeletonAugment,
-    SkeletonAugmentConfig,
-    at_positions,
-    mirrored,
-    rotations,
-    warped,
-)
-from zoo.config import SkeletonInput
-from zoo.skeletons import LAYOUTS
+from training.augment.skeleton import SkeletonAugment, SkeletonAugmentConfig, at_positions, mirrored, rotations, warped
+from zoo.preprocessing.joints import LAYOUTS
+from zoo.preprocessing.skeleton import SkeletonInput
 
 INPUT = SkeletonInput()
 STILL = {"crop": (1.0, 1.0), "rotate": (0.0, 0.0, 0.0), "shear": 0.0, "scale": 0.0}

@@ -10,15 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from tests.training.test_loop import in_parts, same_state, tiny, trainer_for
-from training.errors import TrainingError
 from training.losses import nt_xent
-from training.methods import Context
+from training.methods.base import Context
 from training.methods.ssnas import SSNAS, read_history
 from training.optim import OptimConfig, build_optimizer
 from training.search.supernet import Supernet, SupernetArguments
 from zoo.architectures.genotype import NB201_OPS, parse_genotype
-from zoo.config import ImageInput
-from zoo.errors import ConfigError
+from zoo.errors import ConfigError, TrainingError
+from zoo.preprocessing.image import ImageInput
 
 SIDE = 8
 

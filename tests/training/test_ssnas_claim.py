@@ -8,14 +8,16 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import ssnas_claim, ssnas_search
-from benchmarks.sections import RECORDS, renew
+from benchmarks.claims import ssnas as ssnas_claim
+from benchmarks.nas import ssnas_switches as ssnas_search
+from benchmarks.records import RECORDS, renew
+from evaluation.metrics import interval, unpaired
 from training.recipe import read_recipe
 from zoo.architectures import build
 from zoo.architectures.genotype import NB201_OPS, NB201Genotype, parse_genotype
-from zoo.claims import interval, unpaired
-from zoo.config import Architecture, ImageInput
 from zoo.errors import ConfigError, DataError
+from zoo.preprocessing.image import ImageInput
+from zoo.strict import Architecture
 
 TINY = ["data=synthetic:shapes?n=60", "data.limit=null", "data.store_size=16"]
 TINY += ["epochs=1", "batch_size=8", "input.size=[8, 8]"]
@@ -109,7 +111,7 @@ def test_a_cell_is_retrained_and_judged_once(table, tmp_path, monkeypatch):
 
 
 def split_of(address, split):
-    from zoo.data import open_dataset
+    from zoo.data.addresses import open_dataset
 
     return open_dataset(address, split)
 

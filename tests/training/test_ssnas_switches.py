@@ -103,7 +103,7 @@ def test_when_curvature_rises():
 
 def test_search_stops_when_curvature_rises_and_goes_back(tmp_path, monkeypatch):
     values = iter([1.0, 1.0, 1.0, 3.0, 9.0])
-    monkeypatch.setattr("training.methods.ssnas.largest_eigenvalue", lambda *_: next(values))
+    monkeypatch.setattr("training.search.curvature.largest_eigenvalue", lambda *_: next(values))
     method = {"early_stop_curvature": 1.3, "curvature_window": 2}
     trainer, alphas = trainer_for(tmp_path / "run", search(method=method, epochs=6)), []
 

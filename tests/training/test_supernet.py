@@ -10,8 +10,8 @@ from tests.training.test_loop import tiny
 from training.search.derive import SPACES, derive, entropy, skips
 from training.search.supernet import MixedOp, Supernet, SupernetArguments
 from zoo.architectures.genotype import DARTS_OPS, NB201_EDGES, NB201_OPS
-from zoo.config import ImageInput
 from zoo.errors import ConfigError
+from zoo.preprocessing.image import ImageInput
 
 SIDE = 8
 

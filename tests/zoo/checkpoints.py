@@ -9,11 +9,13 @@ from typing import Any
 import torch
 
 from zoo.architectures import build
-from zoo.config import Architecture, CheckpointConfig, DatasetRecord, ImageInput, Method, Training
+from zoo.checkpoint.config import CheckpointConfig, DatasetRecord, Method, Training
+from zoo.checkpoint.results import DataRecord, Metric, Result, Results
+from zoo.checkpoint.weights import NETWORK_KEY, network_digest
+from zoo.checkpoint.writing import write_checkpoint
 from zoo.encoder import Encoder
-from zoo.publishing import write_checkpoint
-from zoo.results import DataRecord, Metric, Result, Results
-from zoo.weights import NETWORK_KEY, network_digest
+from zoo.preprocessing.image import ImageInput
+from zoo.strict import Architecture
 
 SMALL = Architecture(
     family="timm",

@@ -10,9 +10,10 @@ import torch
 from PIL import Image
 
 from zoo.architectures import build
-from zoo.config import Architecture, ImageInput
 from zoo.data.base import Dataset
-from zoo.features import FeatureTable
+from zoo.features.table import FeatureTable
+from zoo.preprocessing.image import ImageInput
+from zoo.strict import Architecture
 
 ROOT = Path(__file__).parents[2]
 TINY = Architecture(family="timm", arguments={"model": "resnet10t", "model_args": {"channels": [8, 8, 8, 16]}})

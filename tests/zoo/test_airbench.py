@@ -20,11 +20,14 @@ from training.recipe import parse_recipe, read_recipe
 from zoo.architectures import build
 from zoo.architectures.airbench import PRESETS
 from zoo.architectures.whitening import FLOOR, PATCHES
-from zoo.config import Architecture, ImageInput, Method, SkeletonInput
+from zoo.checkpoint.config import Method
+from zoo.checkpoint.writing import write_checkpoint
 from zoo.encoder import Encoder
 from zoo.errors import ConfigError, InputError
 from zoo.interop.export import export
-from zoo.publishing import write_checkpoint
+from zoo.preprocessing.image import ImageInput
+from zoo.preprocessing.skeleton import SkeletonInput
+from zoo.strict import Architecture
 
 SMALL = {"widths": [8, 16, 24], "depth": 2, "pool": "mean"}
 NORMALISED = ImageInput(size=(16, 16), mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))

@@ -10,8 +10,8 @@ import torch
 
 import zoo
 from tests.zoo.checkpoints import results_for, write_small
-from zoo import catalog
-from zoo.config import Method
+from zoo.checkpoint import catalog
+from zoo.checkpoint.config import Method
 from zoo.errors import ConfigError, UnknownNameError
 
 

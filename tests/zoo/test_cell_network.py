@@ -17,9 +17,12 @@ from zoo.architectures import build
 from zoo.architectures.cell_network import Cell, NB201Cell, reductions
 from zoo.architectures.cell_ops import FactorizedReduce, Zero, make_op
 from zoo.architectures.genotype import DARTS_OPS, NB201_OPS, PUBLISHED, parse_genotype, to_json
-from zoo.config import Architecture, ImageInput, Method, SkeletonInput
+from zoo.checkpoint.config import Method
+from zoo.checkpoint.writing import write_checkpoint
 from zoo.errors import ConfigError, InputError
-from zoo.publishing import write_checkpoint
+from zoo.preprocessing.image import ImageInput
+from zoo.preprocessing.skeleton import SkeletonInput
+from zoo.strict import Architecture
 
 
 def same(op: str) -> dict:

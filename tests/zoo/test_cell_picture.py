@@ -7,11 +7,12 @@ from xml.etree import ElementTree
 
 import pytest
 
-from zoo import catalog
 from zoo.architectures.cell_picture import cell_svg
 from zoo.architectures.genotype import DARTS_OPS, NB201_OPS, DartsGenotype, NB201Genotype, parse_genotype
-from zoo.bundle import checkpoint_files
-from zoo.cards import card_pictures, check_cards, render_card
+from zoo.checkpoint import catalog
+from zoo.publish.card import card_pictures, render_card
+from zoo.publish.check import check_cards
+from zoo.publish.contents import checkpoint_files
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -8,13 +8,13 @@ import re
 import pytest
 from scipy import stats
 
+from evaluation.metrics import compare, interval, unpaired
 from tests.zoo.checkpoints import results_for, write_small
-from zoo.cards import render_card
-from zoo.catalog import read_config
-from zoo.claims import Claim, compare, interval, read_claim, unpaired
+from zoo.checkpoint.config import read_config
+from zoo.checkpoint.results import Claim, read_claim, read_results
 from zoo.errors import ConfigError
-from zoo.publishing import publish
-from zoo.results import read_results
+from zoo.publish.card import render_card
+from zoo.publish.publishing import publish
 
 ARMS = {"plain": (0.50, 0.52, 0.51), "better": (0.55, 0.56, 0.57)}
 

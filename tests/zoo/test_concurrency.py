@@ -17,7 +17,7 @@ from tests.hub_stub import COMMIT, REPO
 from tests.hub_stub import serve as serve_hub
 from tests.static_server import serve_folder
 from tests.zoo.checkpoints import same_weights, small_encoder, write_small
-from zoo.publishing import publish
+from zoo.publish.publishing import publish
 
 #: Forked children share the imports of the test; starting sixteen interpreters would take a minute.
 FORK = multiprocessing.get_context("fork") if hasattr(os, "fork") else None
@@ -143,7 +143,7 @@ def test_killed_while_publishing_often(tmp_path):
 
 
 def _save_for_ever(folder):
-    from training.state import save_state
+    from training.run_folder import save_state
 
     step = 0
     while True:
@@ -152,7 +152,7 @@ def _save_for_ever(folder):
 
 
 def kill_while_saving(folder, times):
-    from training.state import load_state
+    from training.run_folder import load_state
 
     chance = random.Random(0)
     for _ in range(times):

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 from tests.data_fixtures import make_folder, noise
-from zoo.data import open_dataset, store
-from zoo.data.cache import pixel_cache, pixel_view
+from zoo import files as store
+from zoo.data.addresses import open_dataset
 from zoo.data.images import ArrayImages
+from zoo.data.stores.pixels import pixel_cache, pixel_view
 from zoo.errors import DataError
 
 

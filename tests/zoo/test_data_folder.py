@@ -7,11 +7,10 @@ import pytest
 from PIL import Image
 
 from tests.data_fixtures import make_folder, noise, write_image
-from zoo.config import ImageInput
-from zoo.data import available_splits, open_dataset
-from zoo.data.cache import pixel_cache
+from zoo.data.addresses import available_splits, open_dataset
+from zoo.data.stores.pixels import pixel_cache
 from zoo.errors import DataError, UnknownNameError
-from zoo.transforms import ImageTransform, to_rgb
+from zoo.preprocessing.image import ImageInput, ImageTransform, to_rgb
 
 
 def test_splits_and_classes(tmp_path):

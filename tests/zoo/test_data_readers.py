@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 from tests.data_fixtures import make_folder, noise
-from zoo.data import available_splits, open_dataset
-from zoo.data.synthetic import CLASSES
-from zoo.data.torchvision_sets import SOURCES
+from zoo.data.addresses import available_splits, open_dataset
+from zoo.data.readers.synthetic_shapes import CLASSES
+from zoo.data.readers.torchvision_sets import SOURCES
 from zoo.errors import DataError, HubError, UnknownNameError
 
 # --- torchvision ---------------------------------------------------------------------------------

@@ -12,10 +12,10 @@ import zoo
 from tests.zoo.checkpoints import INPUT, SMALL, write_small
 from tests.zoo.test_verification import command
 from zoo.architectures import build
-from zoo.config import Architecture
 from zoo.errors import CheckpointError, ConfigError, UnknownNameError
 from zoo.interop import export as exporting
 from zoo.interop.export import export
+from zoo.strict import Architecture
 
 
 @pytest.fixture(scope="module")

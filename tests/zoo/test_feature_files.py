@@ -10,7 +10,8 @@ import pytest
 
 from tests.zoo.feature_fixtures import Images, same, tiny_encoder
 from zoo.errors import DataError
-from zoo.features import FeatureTable, extract
+from zoo.features.extract import extract
+from zoo.features.table import FeatureTable
 
 OUTPUTS = ["features.npy", "features.npz", "features.parquet", "folder"]
 

@@ -15,8 +15,9 @@ import torch
 
 from tests.zoo.feature_fixtures import Images, same, tiny_encoder
 from zoo.errors import DataError
-from zoo.feature_stream import PartFile
-from zoo.features import FeatureTable, extract
+from zoo.features.extract import extract
+from zoo.features.stream import PartFile
+from zoo.features.table import FeatureTable
 
 ROOT = Path(__file__).parents[2]
 
@@ -91,7 +92,7 @@ class TestResume:
     def test_kill_between_renaming_and_sidecar(self, encoder, tmp_path, monkeypatch):
         data, out = Images(), tmp_path / "f.npy"
         with monkeypatch.context() as patch:
-            patch.setattr("zoo.feature_stream.save_sidecar", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+            patch.setattr("zoo.features.table.save_sidecar", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
             with pytest.raises(KeyboardInterrupt):
                 extract(encoder, data, batch_size=16, out=out)
         assert out.exists()

@@ -9,7 +9,8 @@ from PIL import Image
 
 from tests.zoo.feature_fixtures import Images, tiny_encoder
 from zoo.errors import DataError, InputError
-from zoo.features import embed, encoder_fingerprint, extract
+from zoo.features.extract import embed, extract
+from zoo.features.run import encoder_fingerprint
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from tests.data_fixtures import noise, write_image
-from zoo.data import available_splits, open_dataset
+from zoo.data.addresses import available_splits, open_dataset
 from zoo.data.splits import per_class
 from zoo.errors import DataError
 

@@ -118,7 +118,7 @@ def test_a_foreign_zoo_is_named(root, tmp_path):
 def test_the_embedded_catalogue_is_what_hub_lists(monkeypatch):
     import importlib.util
 
-    from zoo import catalog
+    from zoo.checkpoint import catalog
 
     monkeypatch.delenv("ZOO_CHECKPOINTS", raising=False)
     spec = importlib.util.spec_from_file_location("hubconf", REPO / "hubconf.py")

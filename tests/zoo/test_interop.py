@@ -15,7 +15,8 @@ from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet, resnet50
 import zoo
 from zoo import cli
 from zoo.errors import CheckpointError, ConfigError, UnknownNameError
-from zoo.interop import LAYOUTS, import_checkpoint
+from zoo.interop import import_checkpoint
+from zoo.interop.layouts import LAYOUTS
 
 ARGS = {"layers": [1, 1, 1, 1]}
 

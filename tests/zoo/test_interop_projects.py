@@ -9,9 +9,10 @@ from torch import nn
 from torchvision.models.resnet import BasicBlock, ResNet
 
 import zoo
-from zoo.config import ImageInput
 from zoo.errors import CheckpointError
-from zoo.interop import LAYOUTS, import_checkpoint
+from zoo.interop import import_checkpoint
+from zoo.interop.layouts import LAYOUTS
+from zoo.preprocessing.image import ImageInput
 
 SMALL = {"layers": [1, 1, 1, 1]}
 SIZE = ImageInput(size=(64, 64))

@@ -12,7 +12,7 @@ import torch
 
 import zoo
 from tests.zoo.checkpoints import forge, join, rebind, same_weights, small_encoder, split, write_small
-from zoo.config import read_config
+from zoo.checkpoint.config import read_config
 from zoo.errors import CheckpointError, ConfigError, InputError, UnknownNameError
 
 
@@ -119,7 +119,8 @@ def test_loading_leaves_the_random_state_alone(pristine):
 def test_buffers_outside_the_state_dict_are_right(tmp_path):
     """Window attention builds index tables that no checkpoint holds; skipping random fills must keep them."""
     from zoo.architectures import build
-    from zoo.config import Architecture, ImageInput
+    from zoo.preprocessing.image import ImageInput
+    from zoo.strict import Architecture
 
     arguments = {"model": "swin_tiny_patch4_window7_224"}
     arguments["model_args"] = {"img_size": 32, "window_size": 4, "embed_dim": 12, "depths": [1, 1], "num_heads": [1, 2]}

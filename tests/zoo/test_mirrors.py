@@ -14,12 +14,12 @@ import zoo
 from tests.static_server import serve_folder
 from tests.zoo.checkpoints import results_for, same_weights, write_small
 from tests.zoo.test_verification import command
-from zoo import fetch
-from zoo.config import read_config
+from zoo.checkpoint import download as fetch
+from zoo.checkpoint.config import read_config
+from zoo.checkpoint.verify import verify
 from zoo.errors import CheckpointError, ConfigError, HubError, UnknownNameError
-from zoo.mirror import write_mirror
-from zoo.publishing import publish
-from zoo.verification import verify
+from zoo.publish.mirror import write_mirror
+from zoo.publish.publishing import publish
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def pristine(tmp_path_factory):
 def waits(monkeypatch):
     """Seconds that were waited between attempts; nobody really waits."""
     found = []
-    monkeypatch.setattr("zoo.fetch.time.sleep", found.append)
+    monkeypatch.setattr("zoo.checkpoint.download.time.sleep", found.append)
     return found
 
 
@@ -233,7 +233,7 @@ def test_a_server_without_weights_names_others(server, load, pristine):
 
 
 def test_a_remote_config_may_not_point_to_this_machine(server, pristine, tmp_path):
-    from zoo.mirrors import from_mirrors
+    from zoo.checkpoint.web import from_mirrors
 
     config = read_config(mirrored(pristine, tmp_path, f"{server.url}/c"))
     with pytest.raises(HubError, match="may not point to this machine"):

@@ -14,11 +14,14 @@ import yaml
 
 import zoo
 from tests.zoo.checkpoints import SMALL, record, results_for, same_weights, small_encoder, write_small
-from zoo import cards, publishing
-from zoo.config import Architecture, read_config
+from zoo import files
+from zoo.checkpoint.config import read_config
+from zoo.checkpoint.results import read_results
 from zoo.errors import CheckpointError, ConfigError
-from zoo.publishing import publish
-from zoo.results import read_results
+from zoo.publish import card as cards
+from zoo.publish.check import check_cards
+from zoo.publish.publishing import publish
+from zoo.strict import Architecture
 
 
 def contents(folder):
@@ -96,7 +99,7 @@ def test_impossible_settings(tmp_path, change):
 @pytest.mark.parametrize("exchange", [True, False])
 def test_replacing_keeps_nothing_of_the_old(tmp_path, monkeypatch, exchange):
     if not exchange:
-        monkeypatch.setattr(publishing, "_exchange", lambda a, b: False)
+        monkeypatch.setattr(files, "_exchange", lambda a, b: False)
     config = write_small(tmp_path / "c")
     write_small(tmp_path / "c", results=results_for(config))
     assert (tmp_path / "c" / "results.json").exists()
@@ -108,7 +111,7 @@ def test_replacing_keeps_nothing_of_the_old(tmp_path, monkeypatch, exchange):
 @pytest.mark.parametrize("exchange", [True, False])
 def test_a_disk_that_fills_up_leaves_the_old_checkpoint(tmp_path, monkeypatch, exchange):
     if not exchange:
-        monkeypatch.setattr(publishing, "_exchange", lambda a, b: False)
+        monkeypatch.setattr(files, "_exchange", lambda a, b: False)
     write_small(tmp_path / "c")
     before, real = contents(tmp_path / "c"), os.fsync
     for allowed in range(3):
@@ -178,7 +181,7 @@ def test_publish_a_run(run, tmp_path, monkeypatch):
     assert zoo.list_models() == ["simclr_small_toys"]
     assert zoo.load("simclr_small_toys").name == "simclr_small_toys"
     assert read_results(folder / "results.json") == results
-    assert cards.check_cards(tmp_path / "cards") == []
+    assert check_cards(tmp_path / "cards") == []
     assert read_config(run / "encoder").name == "simclr_unnamed_run"
 
 
@@ -278,19 +281,19 @@ def test_check_cards_sees_each_kind_of_drift(run, tmp_path, monkeypatch):
     card = tmp_path / "cards" / "simclr_small_toys.md"
     card.write_text(card.read_text().replace("300", "301"))
     (tmp_path / "cards" / "ghost.md").write_text("# ghost")
-    problems = cards.check_cards(tmp_path / "cards")
+    problems = check_cards(tmp_path / "cards")
     assert len(problems) == 2 and "differs" in problems[0] and "ghost.md" in problems[1]
     card.unlink()
-    assert "missing" in cards.check_cards(tmp_path / "cards")[0]
+    assert "missing" in check_cards(tmp_path / "cards")[0]
 
 
 def test_published_cards_are_fresh(monkeypatch):
     monkeypatch.delenv("ZOO_CHECKPOINTS", raising=False)
-    assert cards.check_cards() == []
+    assert check_cards() == []
 
 
 def test_measurements_of_the_same_weights_are_merged_and_of_others_refused():
-    from zoo.results import Metric, Result, Results, merged
+    from zoo.checkpoint.results import Metric, Result, Results, merged
 
     def row(split: str, value: float, seconds: float = 0.0) -> Result:
         data = {"name": "toys", "fingerprint": "f", "samples": 4}

@@ -12,9 +12,9 @@ import zoo
 from tests.hub_writable import serve_writable
 from tests.zoo.checkpoints import results_for, same_weights, write_small
 from tests.zoo.test_verification import command
-from zoo.bundle import eval_result_files
 from zoo.errors import CheckpointError, HubError, UnknownNameError
-from zoo.push import push
+from zoo.publish.contents import eval_result_files
+from zoo.publish.push import push
 
 REPO = "zoo-tests/encoder"
 
@@ -87,7 +87,7 @@ def test_our_yaml_is_the_librarys(pristine):
     hub = pytest.importorskip("huggingface_hub")
     if not hasattr(hub, "EvalResultEntry"):
         pytest.skip("this huggingface_hub predates EvalResultEntry")
-    from zoo.results import read_results
+    from zoo.checkpoint.results import read_results
 
     (text,) = eval_result_files(read_results(pristine / "results.json")).values()
     ours = yaml.safe_load(text)

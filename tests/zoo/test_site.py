@@ -8,12 +8,13 @@ import subprocess
 
 import pytest
 
+from evaluation.metrics import compare
 from tests.zoo.checkpoints import record, results_for, write_small
 from tests.zoo.test_verification import command
-from zoo import catalog
-from zoo.claims import Claim, compare
-from zoo.config import DatasetRecord, Method
-from zoo.site import write_site
+from zoo.checkpoint import catalog
+from zoo.checkpoint.config import DatasetRecord, Method
+from zoo.checkpoint.results import Claim
+from zoo.publish.site import write_site
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 browser = pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine (apt-get install chromium)")

@@ -7,10 +7,10 @@ import pickle
 import numpy as np
 import pytest
 
-from zoo.data import available_splits, open_dataset
-from zoo.data.motion import ACTIONS, forward_kinematics, rotation_matrices
-from zoo.data.skeleton import facts_of
-from zoo.data.skeleton_arrays import save_npz
+from zoo.data.addresses import available_splits, open_dataset
+from zoo.data.readers.skeleton_arrays import save_npz
+from zoo.data.readers.synthetic_motion import ACTIONS, forward_kinematics, rotation_matrices
+from zoo.data.skeletons import facts_of
 from zoo.errors import DataError, UnknownNameError
 
 RNG = np.random.default_rng(0)

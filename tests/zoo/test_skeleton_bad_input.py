@@ -10,9 +10,10 @@ import torch
 
 import zoo
 from zoo.architectures import build
-from zoo.config import Architecture, SkeletonInput
-from zoo.data import open_dataset
+from zoo.data.addresses import open_dataset
 from zoo.errors import DataError, InputError
+from zoo.preprocessing.skeleton import SkeletonInput
+from zoo.strict import Architecture
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,12 @@ import pytest
 import torch
 
 from zoo.architectures import build
-from zoo.config import Architecture, ImageInput, SkeletonInput
-from zoo.data import open_dataset
+from zoo.data.addresses import open_dataset
 from zoo.errors import ConfigError, InputError
-from zoo.features import embed, extract
+from zoo.features.extract import embed, extract
+from zoo.preprocessing.image import ImageInput
+from zoo.preprocessing.skeleton import SkeletonInput
+from zoo.strict import Architecture
 
 INPUT = SkeletonInput(steps=("centre_frames", "align_mean", "scale_torso"))
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from zoo.data import available_splits, open_dataset
-from zoo.data.skeleton import facts_of
-from zoo.data.skeleton_ntu import SUBJECTS_60, SUBJECTS_120
+from zoo.data.addresses import available_splits, open_dataset
+from zoo.data.readers.ntu import SUBJECTS_60, SUBJECTS_120
+from zoo.data.skeletons import facts_of
 from zoo.errors import DataError
 
 # -- NTU RGB+D -------------------------------------------------------------------------------------

@@ -9,12 +9,11 @@ import os
 import numpy as np
 import pytest
 
-from zoo.config import SkeletonInput
-from zoo.data import available_splits, open_dataset
-from zoo.data.sequence_store import sequence_store
-from zoo.data.skeleton import facts_of, summarise
+from zoo.data.addresses import available_splits, open_dataset
+from zoo.data.skeletons import facts_of, summarise
+from zoo.data.stores.sequences import sequence_store
 from zoo.errors import DataError, UnknownNameError
-from zoo.skeleton_transforms import SkeletonTransform
+from zoo.preprocessing.skeleton import SkeletonInput, SkeletonTransform
 
 RNG = np.random.default_rng(0)
 

@@ -9,9 +9,9 @@ import struct
 import numpy as np
 import pytest
 
-from zoo.data import available_splits, open_dataset
-from zoo.data.restricted_pickle import load_plain
-from zoo.data.skeleton import facts_of
+from zoo.data.addresses import available_splits, open_dataset
+from zoo.data.readers.restricted_pickle import load_plain
+from zoo.data.skeletons import facts_of
 from zoo.errors import DataError
 
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from zoo.config import ImageInput, SkeletonInput
 from zoo.errors import ConfigError, InputError
-from zoo.skeleton_transforms import STEPS, SkeletonTransform, body_axes, most_moving, parse_step, rotation
-from zoo.skeletons import LAYOUTS, layout
-from zoo.transforms import ImageTransform, transform_for
+from zoo.preprocessing.image import ImageInput, ImageTransform, transform_for
+from zoo.preprocessing.joints import LAYOUTS, layout
+from zoo.preprocessing.skeleton import SkeletonInput, SkeletonTransform, most_moving
+from zoo.preprocessing.steps import STEPS, body_axes, parse_step, rotation
 
 GRAPH = LAYOUTS["kinect_v1"]
 EVERY_STEP = [name if name != "resample" else "resample:7" for name in STEPS]
@@ -19,7 +19,7 @@ EVERY_STEP = [name if name != "resample" else "resample:7" for name in STEPS]
 
 def person(frames: int = 9, seed: int = 0) -> np.ndarray:
     """A standing person with some motion: `(T, 20, 3)`."""
-    from zoo.data.motion import act
+    from zoo.data.readers.synthetic_motion import act
 
     generator = np.random.Generator(np.random.PCG64(seed))
     x = act("wave", 1, 0.3, generator).astype(np.float64)

@@ -18,10 +18,10 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
 from tests.zoo.feature_fixtures import TINY, tiny_encoder
-from zoo.config import DatasetRecord, Method, Training
+from zoo.checkpoint.config import DatasetRecord, Method, Training
+from zoo.checkpoint.writing import write_checkpoint
 from zoo.errors import InputError, ZooError
-from zoo.features import embed
-from zoo.publishing import write_checkpoint
+from zoo.features.extract import embed
 from zoo.sklearn import EncoderTransformer
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from zoo.data import open_dataset
+from zoo.data.addresses import open_dataset
 from zoo.errors import DataError, UnknownNameError
 
 

@@ -10,9 +10,11 @@ import zoo
 from tests.zoo.checkpoints import same_weights, write_small
 from zoo.architectures import build
 from zoo.architectures.attention import AttentionPool
-from zoo.config import Architecture, ImageInput, SkeletonInput
+from zoo.architectures.attention_picture import mask_over
 from zoo.errors import ConfigError, InputError
-from zoo.masks import mask_over
+from zoo.preprocessing.image import ImageInput
+from zoo.preprocessing.skeleton import SkeletonInput
+from zoo.strict import Architecture
 
 INPUT = ImageInput(size=(32, 32))
 SMALL = {"width": 8, "depth": 3}

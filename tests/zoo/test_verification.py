@@ -10,13 +10,13 @@ import torch
 
 import zoo
 from tests.zoo.checkpoints import rebind, results_for, write_small
-from zoo import catalog
+from zoo.checkpoint import catalog
+from zoo.checkpoint.config import read_config
+from zoo.checkpoint.reference import check_reference, make_reference, parse_reference, reference_features
+from zoo.checkpoint.verify import verify
 from zoo.cli import main
-from zoo.config import read_config
 from zoo.errors import CheckpointError
-from zoo.publishing import publish
-from zoo.reference import check_reference, make_reference, parse_reference, reference_features
-from zoo.verification import verify
+from zoo.publish.publishing import publish
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_altered_weights(published):
 
 def test_preprocessing_that_acts_otherwise(published, monkeypatch):
     """Hash and tensors are right, yet the features are not: only the stored outputs can tell."""
-    from zoo.transforms import ImageTransform
+    from zoo.preprocessing.image import ImageTransform
 
     whole = ImageTransform.normalise
     monkeypatch.setattr(ImageTransform, "normalise", lambda self, pixels: whole(self, pixels) + 0.05)
@@ -134,7 +134,7 @@ def test_publishing_again_keeps_the_older_outputs_and_refuses_false_ones(publish
 
 def test_missing_card_of_an_embedded_checkpoint(published, tmp_path, monkeypatch):
     monkeypatch.setattr(catalog, "EMBEDDED", tmp_path / "zoo")
-    monkeypatch.setattr("zoo.verification.CARDS", tmp_path / "model_cards")
+    monkeypatch.setattr("zoo.checkpoint.verify.CARDS", tmp_path / "model_cards")
     assert failures() == [], "an installed zoo has no cards"
     (tmp_path / "model_cards").mkdir()
     assert any("is missing" in text for text in failures())
@@ -153,7 +153,8 @@ def test_addresses(published):
 
 def test_skeleton_encoders_have_reference_outputs():
     from zoo.architectures import build
-    from zoo.config import Architecture, SkeletonInput
+    from zoo.preprocessing.skeleton import SkeletonInput
+    from zoo.strict import Architecture
 
     encoder = build(
         Architecture(family="skeleton_gru", arguments={"hidden": 6, "layers": 1}),
@@ -168,8 +169,8 @@ def test_reference_inputs_never_change(published):
     """Stored features are worth nothing once the inputs move."""
     import hashlib
 
-    from zoo.config import SkeletonInput
-    from zoo.reference import _images, _sequences
+    from zoo.checkpoint.reference import _images, _sequences
+    from zoo.preprocessing.skeleton import SkeletonInput
 
     config = read_config(published)
     images = b"".join(image.tobytes() for image in _images(config.input))
@@ -190,9 +191,9 @@ def test_rebound_architecture_is_caught_by_outputs(published):
 
 
 def test_numbers_are_repeated_where_the_data_is_at_hand(tmp_path, monkeypatch):
-    from evaluation.__main__ import parser, run, weights_sha256
+    from evaluation.command import parser, run, weights_sha256
     from evaluation.repeat import repeat
-    from zoo.results import Results
+    from zoo.checkpoint.results import Results
 
     write_small(tmp_path / "run" / "encoder")
     address = f"local-dir:{tmp_path / 'run' / 'encoder'}"
@@ -213,9 +214,9 @@ def test_numbers_are_repeated_where_the_data_is_at_hand(tmp_path, monkeypatch):
 
 def test_numbers_of_an_earlier_protocol_are_repeated_with_it(tmp_path, monkeypatch):
     """The command says "logreg", which was logreg-v1 when the card was written."""
-    from evaluation.__main__ import parser, run, weights_sha256
+    from evaluation.command import parser, run, weights_sha256
     from evaluation.repeat import repeat
-    from zoo.results import Results
+    from zoo.checkpoint.results import Results
 
     write_small(tmp_path / "run" / "encoder")
     address = f"local-dir:{tmp_path / 'run' / 'encoder'}"

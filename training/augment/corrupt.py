@@ -13,8 +13,8 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from zoo.config import Strict
 from zoo.errors import InputError
+from zoo.strict import Strict
 
 #: Points on each intensity curve.
 CURVE_POINTS = 64

@@ -9,8 +9,8 @@ from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
 from training.augment.image import ImageAugment
-from zoo.config import Strict
 from zoo.errors import ConfigError
+from zoo.strict import Strict
 
 
 class Crop(Strict):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from training.augment import colour, geometry
 from training.augment.geometry import Interpolation
-from zoo.config import Strict
+from zoo.strict import Strict
 
 Triple = tuple[float, float, float]
 

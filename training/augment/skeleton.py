@@ -14,8 +14,9 @@ from pydantic import Field, field_validator
 from torch import Tensor
 
 from zoo.architectures.skeleton_gru import frame_mask
-from zoo.config import SkeletonInput, Strict
-from zoo.skeletons import layout
+from zoo.preprocessing.joints import layout
+from zoo.preprocessing.skeleton import SkeletonInput
+from zoo.strict import Strict
 
 
 class SkeletonAugmentConfig(Strict):

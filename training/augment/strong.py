@@ -19,7 +19,7 @@ from torch import Tensor
 from training.augment import eight_bit
 from training.augment.image import ImageAugment
 from training.augment.render import images_within, normalise_
-from zoo.config import Strict
+from zoo.strict import Strict
 
 #: The pool; the index of an operation is its number in `Draws`.
 OPERATIONS = (

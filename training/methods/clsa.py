@@ -12,12 +12,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from training.augment.choice import augmentation_for
 from training.augment.crops import Crop, crop_augments, draw_views
 from training.augment.strong import StrongAugment, StrongConfig
 from training.losses import contrastive_accuracy, ddm, info_nce
-from training.methods import Context
-from training.methods.image_views import augmentation_for
-from training.momentum import MomentumConfig, MomentumContrast
+from training.methods.base import Context
+from training.modules.momentum import MomentumConfig, MomentumContrast
 from zoo.encoder import Encoder
 
 

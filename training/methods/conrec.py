@@ -17,20 +17,21 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from training import distributed
+from training.augment.choice import augmentation_for, resolve_augment
 from training.augment.corrupt import PRESETS as CORRUPTIONS
 from training.augment.corrupt import Corrupt, CorruptConfig
-from training.augment.image import PRESETS as AUGMENTATIONS
-from training.augment.image import ImageAugment, ImageAugmentConfig
+from training.augment.image import ImageAugment
+from training.augment.parameters import PRESETS as AUGMENTATIONS
+from training.augment.parameters import ImageAugmentConfig
 from training.augment.render import normalise_
-from training.decoder import Decoder
-from training.heads import HeadName, projection_head
 from training.losses import at_least_float32, contrastive_accuracy, nt_xent_logits, reconstruction
-from training.methods import Context
-from training.methods.image_views import augmentation_for, resolve_augment
+from training.methods.base import Context
+from training.modules.decoder import Decoder
+from training.modules.heads import HeadName, projection_head
 from zoo.architectures.attention import AttentionPool, MapEncoder
-from zoo.config import Strict
 from zoo.encoder import Encoder
 from zoo.errors import ConfigError, nearest
+from zoo.strict import Strict
 
 
 class ConRec(nn.Module):
@@ -174,7 +175,7 @@ class ConRec(nn.Module):
 
 def resolve_corrupt(value: Any) -> CorruptConfig | None:
     """The corruption behind a recipe's `corrupt`. Raises ConfigError: unknown preset or setting, or a wrong value."""
-    from training.recipe import validate  # recipe imports the methods' registry
+    from zoo.strict import validate  # recipe imports the methods' registry
 
     if value is None or isinstance(value, CorruptConfig):
         return value

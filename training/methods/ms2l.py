@@ -18,11 +18,12 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from training import distributed
 from training.augment.skeleton import SkeletonAugment, SkeletonAugmentConfig
 from training.losses import at_least_float32, contrastive_accuracy, nt_xent_logits
-from training.methods import Context
+from training.methods.base import Context
 from zoo.architectures.skeleton_gru import frame_mask
-from zoo.config import SkeletonInput, Strict
 from zoo.encoder import Encoder
 from zoo.errors import ConfigError, nearest
+from zoo.preprocessing.skeleton import SkeletonInput
+from zoo.strict import Strict
 
 #: `released`: the official code as it is, down to its oddities. `paper`: the same tasks with the narrow decoder that
 #: fits the paper's encoder of 1 x 30 units, and the future as the target, as the abstract says; the text itself was

@@ -13,14 +13,15 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from training import distributed
+from training.augment.choice import augmentation_for, resolve_augment
 from training.augment.crops import Crop, crop_augments, draw_views
-from training.augment.image import PRESETS, ImageAugmentConfig
-from training.heads import HeadName, projection_head
+from training.augment.parameters import PRESETS, ImageAugmentConfig
 from training.losses import at_least_float32, contrastive_accuracy, nt_xent_logits, views_loss
-from training.methods import Context
-from training.methods.image_views import augmentation_for, embeddings, resolve_augment
-from zoo.config import Strict
+from training.methods.base import Context
+from training.methods.image_views import embeddings
+from training.modules.heads import HeadName, projection_head
 from zoo.encoder import Encoder
+from zoo.strict import Strict
 
 
 class SimCLR(nn.Module):

@@ -18,11 +18,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from training import distributed
-from training.errors import TrainingError
+from training.environment import code_commit
 from training.losses import at_least_float32
-from training.methods import Context
+from training.methods.base import Context
 from training.methods.simclr import SimCLR
-from training.run import code_commit, write_text
 from training.search.alpha_adam import AlphaAdam
 from training.search.curvature import CurvatureStop, largest_eigenvalue
 from training.search.derive import derive, entropy, skips
@@ -32,7 +31,8 @@ from training.search.supernet import Supernet
 from zoo.architectures.cell_picture import cell_svg
 from zoo.architectures.genotype import DartsGenotype, NB201Genotype, genotype_hash, parse_genotype, to_json
 from zoo.encoder import Encoder
-from zoo.errors import ConfigError
+from zoo.errors import ConfigError, TrainingError
+from zoo.files import write_text
 
 GENOTYPE, HISTORY, PICTURE, PICTURES = "genotype.json", "genotypes.jsonl", "cell.svg", "cells"
 

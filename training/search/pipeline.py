@@ -21,13 +21,13 @@ import torch
 import yaml
 
 from training import distributed
-from training.errors import TrainingError
+from training.environment import command_line
 from training.methods.ssnas import GENOTYPE, SSNAS
 from training.recipe import Recipe, apply_override, parse_recipe
-from training.run import RunFolder, command_line
+from training.run_folder import RunFolder
 from zoo.architectures.genotype import parse_genotype
-from zoo.config import Method
-from zoo.errors import ConfigError, nearest
+from zoo.checkpoint.config import Method
+from zoo.errors import ConfigError, TrainingError, nearest
 
 STAGES = ("all", "search", "pretrain", "publish")
 
@@ -144,8 +144,9 @@ def run_pipeline(pipeline: Pipeline, options: argparse.Namespace, device: torch.
 def publish_found(pipeline: Pipeline, folder: Path) -> Path:
     """`RUN/encoder/`, the pretrained network with the record of both stages, and `RUN/published/` with a card
     and the picture of the cell."""
-    from zoo.loading import load
-    from zoo.publishing import publish, write_checkpoint
+    from zoo.checkpoint.loading import load
+    from zoo.checkpoint.writing import write_checkpoint
+    from zoo.publish.publishing import publish
 
     source = folder / "pretrain" / "encoder"
     if not (source / "config.json").exists():

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from training.heads import projection_head
 from training.losses import contrastive_accuracy, nt_xent_logits
+from training.modules.heads import projection_head
 
 
 def short_contrastive(

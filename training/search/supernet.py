@@ -18,9 +18,10 @@ from zoo.architectures.cell_network import DartsBody, NB201Body
 from zoo.architectures.cell_ops import FactorizedReduce, make_op, relu_conv_bn
 from zoo.architectures.genotype import NB201_EDGES, NODES
 from zoo.architectures.image import check_images
-from zoo.config import ImageInput, Strict
 from zoo.encoder import Encoder
 from zoo.errors import ConfigError
+from zoo.preprocessing.image import ImageInput
+from zoo.strict import Strict
 
 
 class SupernetArguments(Strict):

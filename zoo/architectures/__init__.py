@@ -7,9 +7,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from zoo.config import Architecture, first_problem
 from zoo.encoder import Encoder
 from zoo.errors import ConfigError, nearest
+from zoo.strict import Architecture, first_problem
 
 #: family -> "module:class". The class has `Arguments` (a strict pydantic model) and
 #: `__init__(arguments, input)`.

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from zoo.architectures.image import check_images
 from zoo.architectures.whitening import DIMENSIONS, Whitening
-from zoo.config import ImageInput, Strict
 from zoo.encoder import Encoder
 from zoo.errors import ConfigError, InputError, nearest
-from zoo.transforms import ImageTransform
+from zoo.preprocessing.image import ImageInput, ImageTransform
+from zoo.strict import Strict
 
 #: Three halvings of a smaller image leave no pixel to spare.
 SMALLEST = 16
@@ -64,6 +64,7 @@ class Airbench(Encoder):
     """
 
     Arguments = AirbenchArguments
+    min_side = SMALLEST
     data_statistics = ("whitening.weight", "whitening.offset")
 
     def __init__(self, arguments: AirbenchArguments, input: ImageInput) -> None:

@@ -10,9 +10,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from zoo.architectures.image import TimmArguments, check_images, timm_backbone
-from zoo.config import ImageInput
 from zoo.encoder import Encoder
 from zoo.errors import ConfigError
+from zoo.preprocessing.image import ImageInput
 
 Pool = Literal["attention", "average"]
 

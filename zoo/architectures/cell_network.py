@@ -10,19 +10,12 @@ from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor, nn
 
 from zoo.architectures.cell_ops import FactorizedReduce, ResidualReduction, make_op, relu_conv_bn
-from zoo.architectures.genotype import (
-    NB201_EDGES,
-    NODES,
-    DartsGenotype,
-    Genotype,
-    NB201Genotype,
-    Pair,
-    parse_genotype,
-)
+from zoo.architectures.genotype import NB201_EDGES, NODES, DartsGenotype, Genotype, NB201Genotype, Pair, parse_genotype
 from zoo.architectures.image import check_images
-from zoo.config import ImageInput, Strict
 from zoo.encoder import Encoder
 from zoo.errors import ConfigError
+from zoo.preprocessing.image import ImageInput
+from zoo.strict import Strict
 
 #: Width and depth of the spaces' own CIFAR-10 networks.
 DEFAULTS = {"darts-cell": (36, 20), "nas-bench-201-cell": (16, 5)}

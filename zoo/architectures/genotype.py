@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError, field_validator
 
-from zoo.config import Strict, first_problem, unique_keys
 from zoo.errors import ConfigError, nearest
+from zoo.strict import Strict, first_problem, unique_keys
 
 #: The DARTS operations in the order of the architecture parameters.
 DARTS_OPS = (

@@ -8,9 +8,10 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
-from zoo.config import ImageInput, Strict
 from zoo.encoder import Encoder
 from zoo.errors import ConfigError, InputError, ZooError, nearest
+from zoo.preprocessing.image import ImageInput
+from zoo.strict import Strict
 
 #: Up to this side a ResNet gets the 3x3 stem: SimCLR (arXiv 2002.05709) B.9.
 SMALL_IMAGE = 64

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from zoo.config import ImageInput
 from zoo.encoder import Encoder
+from zoo.preprocessing.image import ImageInput
 
 
 @torch.no_grad()

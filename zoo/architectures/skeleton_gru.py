@@ -9,10 +9,11 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from zoo.config import SkeletonInput, Strict
 from zoo.encoder import Encoder
 from zoo.errors import ConfigError, InputError
-from zoo.skeletons import layout
+from zoo.preprocessing.joints import layout
+from zoo.preprocessing.skeleton import SkeletonInput
+from zoo.strict import Strict
 
 Stream = Literal["joint", "bone", "motion"]
 

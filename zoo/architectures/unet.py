@@ -7,8 +7,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from zoo.architectures.attention import MapEncoder, Pool, initialise_convolutions, make_pool
-from zoo.config import ImageInput, Strict
 from zoo.errors import ConfigError, InputError
+from zoo.preprocessing.image import ImageInput
+from zoo.strict import Strict
 
 
 class UNetArguments(Strict):

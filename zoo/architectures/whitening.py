@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.config import ImageInput
 from zoo.errors import InputError
+from zoo.preprocessing.image import ImageInput
 
 #: Side of a patch in pixels, and numbers in one: RGB.
 SIDE = 2

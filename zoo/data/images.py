@@ -10,13 +10,73 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from zoo.data.base import Dataset
-from zoo.data.store import cache_root, chunks_in_order, make_folder, replacing
-from zoo.errors import DataError
+from zoo.errors import DataError, InputError
+from zoo.files import cache_root, chunks_in_order, make_folder, replacing
+
+
+class ImageSequence(Dataset):
+    """A sequence of images without labels: PIL images, arrays, file paths; or one array `(N, H, W[, C])`."""
+
+    name = "images"
+
+    def __init__(self, images: Sequence[Any] | np.ndarray) -> None:
+        if not (isinstance(images, np.ndarray) or hasattr(images, "__getitem__")) or not hasattr(images, "__len__"):
+            raise InputError(
+                f"expected a dataset, a folder, or a sequence of images, got {type(images).__name__}; "
+                "put a single image or a generator's images into a list"
+            )
+        if isinstance(images, np.ndarray) and images.dtype != object and images.dtype.kind != "U" and images.ndim < 3:
+            raise InputError(f"expected an array of images (N, H, W) or (N, H, W, 3), got shape {images.shape}")
+        self.images = images
+
+    @cached_property
+    def keys(self) -> Sequence[str]:
+        """The path of a sample that is a file, else its position."""
+        if isinstance(self.images, np.ndarray) and self.images.dtype.kind not in "OU":
+            return [str(i) for i in range(len(self.images))]
+        return [os.fspath(x) if isinstance(x, (str, os.PathLike)) else str(i) for i, x in enumerate(self.images)]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def sample(self, index: int) -> Any:
+        """A PIL image or an array.
+
+        Raises:
+            DataError: a file is missing or no image; names it.
+        """
+        image = self.images[index]
+        if not isinstance(image, (str, os.PathLike)):
+            return image
+        return decode(_file_bytes(Path(image)), os.fspath(image))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 (hex) over kind, shape and content of every image; a file counts by its bytes."""
+        digest = hashlib.sha256()
+        for index in range(len(self)):
+            item = self.images[index]
+            if isinstance(item, (str, os.PathLike)):
+                content, kind = _file_bytes(Path(item)), "file"
+            else:
+                array = np.ascontiguousarray(item)
+                content, kind = array.tobytes(), f"{array.dtype}{array.shape}{getattr(item, 'mode', '')}"
+            digest.update(f"{kind} {len(content)};".encode() + content)
+        return digest.hexdigest()
+
+
+def _file_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+
 
 SUFFIXES = frozenset(
     (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm", ".jp2", ".avif")

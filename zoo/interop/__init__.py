@@ -16,12 +16,14 @@ from typing import Any
 from torch import Tensor
 
 from zoo.architectures import build
-from zoo.config import Architecture, CheckpointConfig, DatasetRecord, ImageInput, Training
+from zoo.checkpoint.config import CheckpointConfig, DatasetRecord, Training
+from zoo.checkpoint.writing import write_checkpoint
 from zoo.encoder import Encoder
 from zoo.errors import CheckpointError, ConfigError
 from zoo.interop.layouts import LAYOUTS, Layout, layout
 from zoo.interop.reading import Foreign, read_foreign
-from zoo.publishing import write_checkpoint
+from zoo.preprocessing.image import ImageInput
+from zoo.strict import Architecture
 
 __all__ = ["LAYOUTS", "Account", "Layout", "import_checkpoint", "layout"]
 

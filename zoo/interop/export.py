@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from zoo.architectures.image import ImageEncoder
+from zoo.checkpoint.writing import check_replaceable
 from zoo.encoder import Encoder
 from zoo.errors import CheckpointError, ConfigError, UnknownNameError, nearest
-from zoo.publishing import check_replaceable, replace_folder
+from zoo.files import replace_folder
 
 #: Largest difference of an exported feature, relative to the largest feature: float32 sums in another order.
 TOLERANCE = 1e-4

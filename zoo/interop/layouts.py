@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from zoo.config import ImageInput, Method
+from zoo.checkpoint.config import Method
 from zoo.errors import CheckpointError, UnknownNameError, nearest
+from zoo.preprocessing.image import ImageInput
 
 #: Preprocessing of nearly every published ImageNet encoder.
 IMAGENET = ImageInput(

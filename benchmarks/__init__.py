@@ -1,0 +1,1 @@
+"""Measurements: speed against peers, claims of papers at CPU scale, architecture search."""

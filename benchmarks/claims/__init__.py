@@ -1,0 +1,1 @@
+"""Claims of the papers, tried at the scale of a CPU, several seeds each."""

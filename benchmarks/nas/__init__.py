@@ -1,0 +1,1 @@
+"""Architecture search against tables of cells trained by others."""

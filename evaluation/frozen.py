@@ -1,0 +1,137 @@
+"""What every evaluator checks before it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from zoo.checkpoint.results import Metric
+from zoo.data.base import Dataset
+from zoo.data.splits import held_out
+from zoo.encoder import Encoder
+from zoo.errors import DataError
+from zoo.features.extract import extract, feature_key
+from zoo.files import cache_root, make_folder
+
+
+def cached_features(
+    encoder: Encoder,
+    dataset: Dataset,
+    *,
+    precision: str = "auto",
+    folder: str | Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> np.ndarray:
+    """`(N, num_features)` float32, mapped from `folder` (default $ZOO_CACHE/features), extracted where missing.
+
+    The file's name is a hash of the weights in memory, the network, the preprocessing, the content of the split,
+    the precision and the batch size: whatever changes one of them makes another file. Nothing of the table's size
+    is held in memory, and a killed extraction goes on where it stopped.
+
+    Raises:
+        InputError, DataError: as `zoo.extract`.
+    """
+    key = feature_key(encoder, dataset, precision=precision)
+    home = make_folder(cache_root(folder) if folder is not None else cache_root() / "features")
+    return extract(encoder, dataset, precision=precision, out=home / f"{key}.npy", progress=progress).features
+
+
+#: Rows checked at once: a table larger than memory is never copied.
+ROWS = 16_384
+
+
+@dataclass(frozen=True)
+class Features:
+    """Frozen features `(N, D)` float32, maybe a memory map, and class indices `(N,)` int64 of one split."""
+
+    features: np.ndarray
+    labels: np.ndarray
+
+    def take(self, indices: np.ndarray) -> Features:
+        """Some of the samples."""
+        return Features(self.features[indices], self.labels[indices])
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an evaluator found.
+
+    Attributes:
+        predicted: class indices `(N,)` for the test split; None where nothing is classified.
+        chosen: what was selected on training data.
+        warnings: sentences a reader must see next to the number.
+        metrics: numbers that do not follow from `predicted`.
+    """
+
+    predicted: np.ndarray | None
+    chosen: dict[str, float | int | bool]
+    warnings: tuple[str, ...]
+    metrics: dict[str, Metric] = field(default_factory=dict)
+
+
+def check(train: Features, test: Features) -> tuple[str, ...]:
+    """Refuse what no evaluator can use; return warnings for what it can.
+
+    Raises:
+        DataError: no labels, lengths that differ, NaN, one class only, test classes never trained on.
+    """
+    for part, name in ((train, "training"), (test, "test")):
+        if part.labels is None:
+            raise DataError(f"the {name} split has no labels; a probe needs them (class folders give labels)")
+        if len(part.features) != len(part.labels) or part.features.ndim != 2 or not len(part.labels):
+            raise DataError(
+                f"the {name} split has features {part.features.shape} for {len(part.labels)} labels; "
+                "expected (N, D) features and N labels, N > 0"
+            )
+        blocks = range(0, len(part.features), ROWS)
+        bad = sum(int((~np.isfinite(part.features[start : start + ROWS]).all(axis=1)).sum()) for start in blocks)
+        if bad:
+            raise DataError(f"{bad} of {len(part.labels)} {name} features hold NaN or infinite values")
+    if train.features.shape[1] != test.features.shape[1]:
+        raise DataError(
+            f"training features have {train.features.shape[1]} columns, test features {test.features.shape[1]}; "
+            "extract both with the same encoder"
+        )
+    classes = np.unique(train.labels)
+    if len(classes) < 2:
+        raise DataError(f"the training split holds one class only ({classes[0]}); a probe needs at least two")
+    unseen = np.setdiff1d(test.labels, classes)
+    if len(unseen):
+        raise DataError(
+            f"test classes {unseen.tolist()[:10]} do not occur in the training split; are the splits right?"
+        )
+    return _warnings(train)
+
+
+def selection(labels: np.ndarray, held: np.ndarray | None, fraction: float, seed: int) -> tuple | None:
+    """The part to fit on and the part to choose settings on, sorted indices; None where nothing can be held out.
+
+    Args:
+        held: the official validation part, if there is one. fraction, seed: of a stratified draw otherwise.
+    """
+    if held is not None:
+        return np.setdiff1d(np.arange(len(labels), dtype=np.int64), held), np.sort(held)
+    if np.bincount(labels).max() < 2:
+        return None
+    return held_out(labels, fraction, seed)
+
+
+def _warnings(train: Features) -> tuple[str, ...]:
+    found = []
+    counts = np.bincount(train.labels)
+    single = int((counts == 1).sum())
+    if single:
+        found.append(f"{single} classes have one training sample: they take no part in choosing settings")
+    # Not the deviation: in float32 that of a constant 0.1 over many samples is rounding noise, not zero.
+    constant = int((train.features.max(axis=0) == train.features.min(axis=0)).sum())
+    if constant == train.features.shape[1]:
+        found.append("all features are constant: the encoder has collapsed")
+    elif constant:
+        found.append(f"{constant} of {train.features.shape[1]} features are constant over the training split")
+    return tuple(found)

@@ -1,0 +1,103 @@
+"""The kNN probe: weighted votes of the nearest training features."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from evaluation.frozen import Features, Outcome, check, selection
+from zoo.data.splits import held_out
+from zoo.errors import DataError
+from zoo.strict import Strict
+
+
+class KnnV1(Strict):
+    """Weighted k-nearest neighbours on L2-normalised features.
+
+    Cosine similarity s, votes weighted by exp(s / `temperature`), as Wu et al. 2018 (arXiv 1805.01978,
+    section 3.4). k is chosen on a stratified `held_out` part of the training split, of which at most
+    `select_samples` samples are classified; then all training samples vote.
+    """
+
+    name: str = "knn-v1"
+    k_grid: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(1, 5, 10, 20, 50, 200), min_length=1)
+    temperature: float = Field(default=0.1, gt=0)
+    held_out: float = Field(default=0.1, gt=0, lt=1)
+    select_samples: int = Field(default=5_000, ge=10)
+
+
+#: Similarities held at once: bounds memory at 64 MiB.
+BLOCK = 1 << 24
+
+
+class KNNProbe:
+    """Protocol `knn-v1`; see `evaluation.protocols.knn.KnnV1` for what it fixes.
+
+    Args:
+        settings: grid of k, temperature, held-out fraction.
+        seed: of the held-out split.
+    """
+
+    def __init__(self, settings: KnnV1 | None = None, seed: int = 0) -> None:
+        self.settings, self.seed = settings or KnnV1(), seed
+
+    def run(self, train: Features, test: Features, held: np.ndarray | None = None) -> Outcome:
+        """Choose k on part of `train` (`held`, if given), then let all of it vote on `test`. Test labels are not seen.
+
+        Raises:
+            DataError: see `evaluation.frozen.check`; or a single k above the number of training samples.
+        """
+        warnings = list(check(train, test))
+        grid = [k for k in sorted(self.settings.k_grid) if k <= len(train)]
+        if not grid:
+            raise DataError(
+                f"k = {min(self.settings.k_grid)} exceeds the {len(train)} training samples; give a smaller k"
+            )
+        if len(grid) < len(self.settings.k_grid):
+            warnings.append(f"k above {grid[-1]} left out: there are {len(train)} training samples")
+        k, score = self._choose(train, grid, held)
+        if len(grid) > 1 and k == grid[-1]:
+            warnings.append(f"the chosen k = {k} lies at the upper edge of the grid")
+        predicted = classify(train, test.features, [k], self.settings.temperature)[k]
+        return Outcome(predicted, {"k": k} | ({} if score is None else {"held_out_top1": score}), tuple(warnings))
+
+    def _choose(self, train: Features, grid: list[int], held: np.ndarray | None) -> tuple[int, float | None]:
+        parts = selection(train.labels, held, self.settings.held_out, self.seed)
+        if parts is None:  # nothing can be held out
+            return grid[0], None
+        rest, held = parts
+        smallest, grid = grid[0], [k for k in grid if k <= len(rest)]
+        if len(grid) < 2:  # nothing to choose between; a k that a person fixed stays as it is
+            return smallest, None
+        if len(held) > self.settings.select_samples:
+            _, part = held_out(train.labels[held], self.settings.select_samples / len(held), self.seed)
+            held = held[part]
+        votes = classify(train.take(rest), train.features[held], grid, self.settings.temperature)
+        scores = {k: float((votes[k] == train.labels[held]).mean()) for k in grid}
+        best = max(scores, key=lambda k: (scores[k], -k))
+        return best, scores[best]
+
+
+def classify(train: Features, queries: np.ndarray, ks: list[int], temperature: float) -> dict[int, np.ndarray]:
+    """Predictions `(len(queries),)` for each k in `ks`.
+
+    Args:
+        train: the voters. queries: `(M, D)` float32. temperature: of the vote weights exp(s / temperature).
+    """
+    bank = torch.nn.functional.normalize(torch.from_numpy(np.array(train.features, dtype=np.float32)), dim=1)
+    labels = torch.from_numpy(train.labels)
+    classes = int(labels.max()) + 1
+    step = max(1, BLOCK // len(bank))
+    found: dict[int, list[torch.Tensor]] = {k: [] for k in ks}
+    for start in range(0, len(queries), step):
+        part = torch.from_numpy(np.array(queries[start : start + step], dtype=np.float32))
+        similarity, index = (torch.nn.functional.normalize(part, dim=1) @ bank.T).topk(max(ks), dim=1)
+        # Relative to the nearest neighbour, so that small temperatures do not overflow.
+        weights = ((similarity - similarity[:, :1]) / temperature).exp()
+        for k in ks:
+            votes = torch.zeros(len(part), classes).scatter_add_(1, labels[index[:, :k]], weights[:, :k])
+            found[k].append(votes.argmax(dim=1))
+    return {k: torch.cat(parts).numpy() for k, parts in found.items()}

@@ -1,0 +1,268 @@
+"""Figures for a report: PNG bytes with a caption. Dark text on white, readable by the colour-blind."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from evaluation.report.drawing import FAINT, TEXT, Figure, canvas, class_name, png, style, unit
+from evaluation.report.neighbours import nearest_neighbours
+from evaluation.report.verdict import group_title, groups, subject_title
+from zoo.checkpoint.results import Result
+from zoo.errors import DataError
+
+__all__ = ["Figure", "confusion", "embedding_map", "nearest_neighbours", "score_chart"]
+#: Petroff 2021 (arXiv 2107.02270), ten colours chosen to be told apart with colour-vision deficiencies.
+COLOURS = (
+    "#3f90da", "#e76300", "#832db6", "#bd1f01", "#717581", "#ffa90e", "#a96b59", "#92dadd", "#b9ac70", "#94a4a2",
+)  # fmt: skip
+#: With `_look`, 100 classes have 100 looks.
+MARKERS = "o^vD*sPX<>"
+#: Up to this many classes are named on the map itself; more get a legend.
+LABELLED = 12
+#: More classes than this make a confusion matrix nobody can read.
+CONFUSION_CLASSES = 30
+
+
+def embedding_map(
+    features: np.ndarray,
+    labels: np.ndarray | None,
+    class_names: Sequence[str] = (),
+    *,
+    points: int = 1000,
+    seed: int = 0,
+    name: str = "embedding_map",
+) -> Figure | None:
+    """A t-SNE map of features: L2-normalised, PCA to 50 dimensions, then t-SNE (van der Maaten & Hinton 2008).
+
+    Args:
+        features: `(N, D)`. labels: `(N,)` class indices, or None.
+        points: at most this many samples, drawn at random.
+        seed: of the draw and of t-SNE.
+
+    Returns:
+        None where there is nothing to map: fewer than 5 samples, or features that are all the same.
+
+    Raises:
+        DataError: NaN or infinite features.
+    """
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
+    drawn = np.sort(np.random.default_rng(seed).permutation(len(features))[:points])
+    x = unit(features[drawn])
+    if not np.isfinite(x).all():
+        raise DataError("features hold NaN or infinite values")
+    if len(x) < 5 or np.ptp(x, axis=0).max() < 1e-6:
+        return None
+    x = PCA(min(50, *x.shape), random_state=seed).fit_transform(x)
+    perplexity = min(30.0, (len(x) - 1) / 3)
+    init = "pca" if x.shape[1] >= 2 else "random"
+    flat = TSNE(perplexity=perplexity, init=init, max_iter=500, random_state=seed).fit_transform(x)
+    shown = None if labels is None else np.asarray(labels)[drawn]
+    title = f"t-SNE (after PCA to {x.shape[1]} dimensions) of {len(drawn):,} samples"
+    with style():
+        picture = _scatter(flat, shown, class_names, title)
+    caption = (
+        f"t-SNE map of {len(drawn):,} samples drawn at random (seed {seed}): features scaled to length 1, PCA to "
+        f"{x.shape[1]} dimensions, t-SNE with perplexity {perplexity:g}. Who lies next to whom means something; "
+        "distances between clusters and their sizes do not. t-SNE has not seen the labels: they only give the colours."
+    )
+    if labels is None:
+        caption = caption.partition(" t-SNE has not")[0]
+    return Figure(name, picture, caption, f"Scatter plot: {title}{'' if labels is None else ', coloured by class'}.")
+
+
+def _scatter(flat: np.ndarray, labels: np.ndarray | None, class_names: Sequence[str], title: str) -> bytes:
+    classes = [] if labels is None else np.unique(labels).tolist()
+    columns = 3
+    rows = -(-len(classes) // columns) if len(classes) > LABELLED else 0
+    side, legend = 5.4, 0.175 * rows + (0.15 if rows else 0)
+    height = side + legend + 0.5
+    drawing = canvas(side + 0.2, height)
+    axes = drawing.add_axes((0.1 / (side + 0.2), (0.1 + legend) / height, side / (side + 0.2), side / height))
+    axes.set(xticks=[], yticks=[])
+    axes.margins(0.04)
+    axes.set_title(title, fontsize=10, loc="left")
+    axes.spines[:].set(edgecolor=FAINT)
+    if labels is None:
+        axes.scatter(*flat.T, s=14, color=COLOURS[0], alpha=0.8, linewidths=0)
+    for index, label in enumerate(classes):
+        colour, marker = _look(index)
+        axes.scatter(
+            *flat[labels == label].T, s=20, color=colour, marker=marker, alpha=0.85, linewidths=0.3,
+            edgecolors="white", label=class_name(class_names, label, 22),
+        )  # fmt: skip
+    if rows:
+        axes.legend(
+            loc="upper left", bbox_to_anchor=(0, 0), ncols=columns, fontsize=7.5, frameon=False, handletextpad=0.2,
+            columnspacing=1, labelspacing=0.35, borderaxespad=0.3,
+        )  # fmt: skip
+    elif classes:
+        _name_clusters(drawing, axes, [flat[labels == label] for label in classes], classes, class_names)
+    return png(drawing)
+
+
+def _look(index: int) -> tuple[str, str]:
+    """Colour and marker of a class: neighbours in the list differ in colour, two like colours also in marker."""
+    tens, ones = divmod(index, len(COLOURS))
+    return COLOURS[ones], MARKERS[(tens + 5 * (ones >= 5)) % len(MARKERS)]
+
+
+def _name_clusters(drawing: Any, axes: Any, clusters: list, classes: list[int], class_names: Sequence[str]) -> None:
+    """A name at the median of each class, moved apart where names would cover each other."""
+    drawing.draw_without_rendering()
+    medians = axes.transData.transform([np.median(cluster, axis=0) for cluster in clusters])
+    anchors = axes.transAxes.inverted().transform(medians)
+    texts = [class_name(class_names, label, 22) for label in classes]
+    sizes = np.array([[0.016 * len(text) + 0.035, 0.055] for text in texts])
+    for index, place in enumerate(_spread(anchors, sizes)):
+        box = {"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": _look(index)[0], "linewidth": 2}
+        axes.annotate(
+            texts[index], anchors[index], place, xycoords="axes fraction", textcoords="axes fraction", ha="center",
+            va="center", fontsize=9, weight="bold", arrowprops={"arrowstyle": "-", "color": TEXT, "linewidth": 0.8},
+            bbox=box | {"alpha": 0.92},
+        )  # fmt: skip
+
+
+def _spread(centres: np.ndarray, sizes: np.ndarray, rounds: int = 300) -> np.ndarray:
+    """Move boxes apart, each overlap along its shorter side, and keep them inside the unit square."""
+    places = centres.copy()
+    for _ in range(rounds):
+        moved = False
+        for i in range(len(places)):
+            for j in range(i):
+                apart = places[i] - places[j]
+                overlap = (sizes[i] + sizes[j]) / 2 - np.abs(apart)
+                if (overlap <= 0).any():
+                    continue
+                axis = int(overlap[1] < overlap[0])
+                step = overlap[axis] / 2 * (1 if apart[axis] >= 0 else -1)
+                places[i, axis] += step
+                places[j, axis] -= step
+                moved = True
+        places = np.clip(places, sizes / 2, 1 - sizes / 2)
+        if not moved:
+            break
+    return places
+
+
+def confusion(
+    true: np.ndarray,
+    predicted: np.ndarray,
+    class_names: Sequence[str] = (),
+    *,
+    title: str = "",
+    name: str = "confusion",
+) -> Figure | None:
+    """Which class is taken for which: rows are true classes, colours fractions of a row, numbers are counts.
+
+    Args:
+        true, predicted: `(N,)` class indices.
+        title: stands above it, such as the protocol.
+
+    Returns:
+        None without samples, or above 30 classes, where it could not be read.
+    """
+    if not len(true):
+        return None
+    classes = max(len(class_names), int(max(true.max(), predicted.max())) + 1)
+    if classes > CONFUSION_CLASSES:
+        return None
+    counts = np.zeros((classes, classes), dtype=np.int64)
+    np.add.at(counts, (true, predicted), 1)
+    with style():
+        picture = _matrix(counts, [class_name(class_names, index, 18) for index in range(classes)], title)
+    wrong = counts - np.diag(np.diag(counts))
+    caption = "Numbers are counts of test samples, colours the fraction of the true class (of a row)."
+    if wrong.any():
+        row, column = np.unravel_index(wrong.argmax(), wrong.shape)
+        caption += (
+            f" Most often confused: {class_name(class_names, row, 40)}, taken for "
+            f"{class_name(class_names, column, 40)} {wrong[row, column]} of {counts[row].sum()} times."
+        )
+    return Figure(name, picture, f"{title}. {caption}" if title else caption, f"Confusion matrix of {classes} classes.")
+
+
+def _matrix(counts: np.ndarray, names: list[str], title: str) -> bytes:
+    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    classes = len(counts)
+    side = 0.31 * classes + 1
+    drawing = canvas(side, side)
+    axes = drawing.add_axes((0, 0, 1, 1))
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    axes.set_xticks(range(classes), names, rotation=60, ha="right", rotation_mode="anchor", fontsize=8)
+    axes.set_yticks(range(classes), names, fontsize=8)
+    axes.set(xlabel="predicted class", ylabel="true class")
+    axes.set_title(title or "Confusion of classes", fontsize=10, loc="left")
+    axes.tick_params(length=0)
+    for row, column in np.argwhere(counts):
+        colour = "white" if share[row, column] > 0.55 else TEXT
+        text = f"{counts[row, column]}"
+        size = 8 if len(text) < 4 else 6
+        axes.text(column, row, text, ha="center", va="center", fontsize=size, color=colour)
+    return png(drawing, tight=True)
+
+
+def score_chart(rows: Sequence[Result], encoder_name: str = "", *, name: str = "scores") -> Figure | None:
+    """Top-1 of the encoder and its floors under each protocol, with intervals.
+
+    Returns:
+        None where no row has a top-1.
+    """
+    rows = [row for row in rows if "top1" in row.metrics]
+    if not rows:
+        return None
+    grouped = groups(rows)
+    classes = {row.classes for row in rows}
+    chance = 1 / classes.pop() if len(classes) == 1 else None
+    with style():
+        picture = _bars(grouped, rows, chance)
+    caption = (
+        "Top-1 accuracy; whiskers are 95 % bootstrap intervals over test samples."
+        + (" Dotted line: guessing among equally frequent classes." if chance else "")
+        + (f" Encoder: {encoder_name}." if encoder_name else "")
+    )
+    told = [
+        f"{row.protocol}, {subject_title(row)}: {row.metrics['top1'].value * 100:.1f} %"
+        for group in grouped
+        for row in group
+    ]
+    return Figure(name, picture, caption, f"Bar chart of top-1 accuracy. {'; '.join(told)}.")
+
+
+def _bars(grouped: list[list[Result]], rows: Sequence[Result], chance: float | None) -> bytes:
+    looks = {
+        "encoder": {"color": "#0b62a4"},
+        "untrained": {"color": "#9aa5b1"},
+        "raw": {"facecolor": "#dfe4e8", "edgecolor": "#7c8894", "hatch": "///"},
+    }
+    width, height, left = 5.4, 0.3 * len(rows) + 0.4 * len(grouped) + 0.6, 1.25
+    drawing = canvas(width, height)
+    axes = drawing.add_axes((left / width, 0.5 / height, 1 - (left + 0.1) / width, 1 - 0.55 / height))
+    place, ticks, labels = 0.0, [], []
+    for group in grouped:
+        axes.annotate(
+            group_title(group, rows), (0, place), (6 - 72 * left, 0), textcoords="offset points", weight="bold",
+            va="center",
+        )  # fmt: skip
+        for row in group:
+            place += 1
+            metric = row.metrics["top1"]
+            value, low, high = 100 * metric.value, 100 * metric.low, 100 * metric.high
+            axes.barh(place, value, height=0.72, linewidth=0.6, **looks[row.subject])
+            reach = [[max(0, value - low)], [max(0, high - value)]]
+            axes.errorbar(value, place, xerr=reach, color=TEXT, capsize=3, linewidth=1.2)
+            axes.text(max(value, high) + 1.5, place, f"{value:.1f}", va="center")
+            ticks.append(place)
+            labels.append(subject_title(row))
+        place += 1.25
+    if chance is not None:
+        axes.axvline(100 * chance, color=TEXT, linewidth=1, linestyle=":", zorder=0)
+    axes.set_yticks(ticks, labels)
+    axes.tick_params(axis="y", length=0)
+    axes.set(xlim=(0, 112), ylim=(place - 0.5, -0.7), xticks=range(0, 101, 20), xlabel="top-1 accuracy, %")
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    return png(drawing)

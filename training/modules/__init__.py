@@ -1,0 +1,1 @@
+"""Parts that methods share: heads, decoder, momentum encoder, batch norms."""

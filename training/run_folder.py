@@ -1,0 +1,251 @@
+"""The run folder: recipe, environment, metrics, curves; and the encoder it ends in."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from training.environment import environment
+from training.pictures import draw_curves
+from training.recipe import Recipe, parse_recipe
+from zoo.errors import TrainingError
+from zoo.files import write_text
+
+LAST, PREVIOUS = "last.pt", "previous.pt"
+
+
+def save_state(folder: Path, state: dict[str, Any]) -> None:
+    """Write `state` as `last.pt`; the one before it stays as `previous.pt`.
+
+    Raises:
+        TrainingError: the disk is full or not writable; the older states are untouched.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f".{LAST}.{os.getpid()}.tmp"
+    try:
+        with open(temporary, "wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        if (folder / LAST).exists():
+            os.replace(folder / LAST, folder / PREVIOUS)
+        os.replace(temporary, folder / LAST)
+    except (OSError, RuntimeError) as error:
+        temporary.unlink(missing_ok=True)
+        free = shutil.disk_usage(folder).free
+        raise TrainingError(
+            f"cannot save the state to {folder}: {error} ({free / 1e6:.0f} MB free); "
+            "the last good state is kept: free some space and run the same command again"
+        ) from None
+
+
+def has_state(folder: Path) -> bool:
+    """Whether `load_state` will find a state, readable or not."""
+    return any((folder / name).exists() for name in (LAST, PREVIOUS))
+
+
+def load_state(folder: Path, device: torch.device) -> tuple[dict[str, Any], str] | None:
+    """The newest readable state and its file name; None when the run has none.
+
+    A crash between the two renames, or a damaged `last.pt`, falls back to `previous.pt`.
+
+    Raises:
+        TrainingError: states exist but none can be read.
+    """
+    problems = []
+    for name in (LAST, PREVIOUS):
+        path = folder / name
+        if not path.exists():
+            continue
+        try:
+            return torch.load(path, map_location=device, weights_only=True), name
+        except Exception as error:  # torch raises a dozen types for a damaged file
+            problems.append(f"{name}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+    if problems:
+        raise TrainingError(
+            f"no state in {folder} can be read ({'; '.join(problems)}); start over with --fresh or another --out"
+        )
+    return None
+
+
+#: Keys that a resumed run may change: they steer watching and saving, not the result.
+FREE_KEYS = (
+    "log_every",
+    "save_minutes",
+    "monitor",
+    "data.dataset",
+    "data.root",
+    "data.download",
+    "data.title",
+    "data.licence",
+    "encoder.init",  # the same weights may have moved; encoder.init_sha256 says which they are
+    "weight_mean.export",
+)
+#: Held while a process trains in the folder; the system lets go of it when the process dies, so the file may stay.
+LOCK = ".lock"
+
+
+class RunFolder:
+    """`recipe.yaml`, `environment.json`, `metrics.jsonl`, `curves.png`, TensorBoard events, `state/`, `encoder/`."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.state = self.path / "state"
+        self.metrics = self.path / "metrics.jsonl"
+        self._board: Any = None
+
+    def has_state(self) -> bool:
+        """Whether a training here has saved its state, so that the next one continues."""
+        return any((self.state / name).exists() for name in (LAST, PREVIOUS))
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Nobody else trains in the folder meanwhile.
+
+        Raises:
+            TrainingError: another process does, or the folder cannot be written to.
+        """
+        lock = _lock(self.path)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        except TimeoutError:
+            raise TrainingError(
+                f"another process is training in {self.path}; wait until it ends, or give --out another folder"
+            ) from None
+        except OSError as error:
+            raise TrainingError(f"cannot write to {self.path}: {error.strerror or error}") from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def clear(self) -> None:
+        """Delete all but the lock, which the caller holds."""
+        for child in self.path.iterdir():
+            if child.name == LOCK:
+                continue
+            if child.is_dir() and not child.is_symlink():
+                shutil.rmtree(child)
+            else:
+                child.unlink()
+
+    def check(self, recipe: Recipe) -> None:
+        """See that the folder is new or belongs to this recipe; write nothing.
+
+        Raises:
+            TrainingError: the folder holds another recipe's run, or something that is no run.
+        """
+        written = self.path / "recipe.yaml"
+        if written.exists():
+            # Parsed again, so that a key that a newer version added has its default on both sides.
+            before = parse_recipe(yaml.safe_load(written.read_text()), str(written)).dump()
+            differences = _differences(before, recipe.dump())
+            if differences:
+                raise TrainingError(
+                    f"{self.path} holds a run with other settings ({'; '.join(differences[:4])}); "
+                    "give --out another folder, or --fresh to start over"
+                )
+        elif self.path.exists() and any(child.name != LOCK for child in self.path.iterdir()):
+            raise TrainingError(f"{self.path} is not empty and holds no run; give --out another folder")
+
+    def prepare(self, recipe: Recipe, command: str) -> None:
+        """Make the folder, or check that it belongs to this recipe. Raises as `check`."""
+        self.check(recipe)
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_text(self.path / "recipe.yaml", yaml.safe_dump(recipe.dump(), sort_keys=False))
+        write_text(self.path / "environment.json", json.dumps(environment(command), indent=1) + "\n")
+
+    def truncate_metrics(self, step: int) -> None:
+        """Drop records after `step`: the steps of a killed run that are about to be repeated."""
+        if self.metrics.exists():
+            lines = self.metrics.read_text().splitlines()
+            kept = [line for line in lines if (record := _parse(line)) is not None and record["step"] <= step]
+            if len(kept) != len(lines):
+                write_text(self.metrics, "".join(line + "\n" for line in kept))
+        if self._board is not None:
+            self._board.close()
+        self._board = None
+        self._purge = step
+
+    def log(self, record: dict[str, float]) -> None:
+        """Append one record to `metrics.jsonl` and TensorBoard."""
+        with open(self.metrics, "a", encoding="utf-8") as file:
+            file.write(json.dumps({k: _rounded(v) for k, v in record.items()}) + "\n")
+        if self._board is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._board = SummaryWriter(self.path / "tensorboard", purge_step=getattr(self, "_purge", 0) + 1)
+        for key, value in record.items():
+            if key not in ("step", "wall_time_s"):
+                self._board.add_scalar(key, value, int(record["step"]))
+
+    def records(self) -> list[dict[str, float]]:
+        """All records of `metrics.jsonl`."""
+        if not self.metrics.exists():
+            return []
+        return [r for line in self.metrics.read_text().splitlines() if (r := _parse(line)) is not None]
+
+    def close(self) -> None:
+        """Flush TensorBoard and draw `curves.png`."""
+        if self._board is not None:
+            self._board.close()
+            self._board = None
+        draw_curves(self.records(), self.path / "curves.png", self.path.name)
+
+
+def is_training(path: Path) -> bool:
+    """Whether a process trains in the run folder `path` at this moment."""
+    if not (path / LOCK).exists():
+        return False
+    try:
+        with _lock(path):
+            return False
+    except TimeoutError:
+        return True
+    except OSError:  # not ours to write to, so nobody who could train here shares it with us
+        return False
+
+
+def _lock(path: Path) -> Any:
+    from filelock import FileLock
+
+    # No timeout: whoever comes second is told so at once.
+    return FileLock(path / LOCK, timeout=0)
+
+
+def _differences(old: Any, new: Any) -> list[str]:
+    a, b = _flat(old), _flat(new)
+    keys = [k for k in dict.fromkeys([*a, *b]) if a.get(k) != b.get(k)]
+    free = tuple(FREE_KEYS)
+    return [
+        f"{k} was {a.get(k)!r}, now {b.get(k)!r}"
+        for k in keys
+        if not any(k == f or k.startswith(f + ".") for f in free)
+    ]
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, dict):
+        return {k2: v2 for k, v in value.items() for k2, v2 in _flat(v, f"{prefix}{k}.").items()}
+    return {prefix.rstrip("."): value}
+
+
+def _parse(line: str) -> dict[str, float] | None:
+    try:
+        record = json.loads(line)
+    except ValueError:  # the last line of a killed run may be cut
+        return None
+    return record if isinstance(record, dict) and "step" in record else None
+
+
+def _rounded(value: float) -> float:
+    return value if isinstance(value, int) else float(f"{value:.6g}")

@@ -1,0 +1,1 @@
+"""Checkpoint folders: configuration, weights, results, and where they come from."""

@@ -1,0 +1,1 @@
+"""Stores: data decoded once and mapped into memory."""

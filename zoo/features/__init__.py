@@ -1,0 +1,1 @@
+"""Features: from a dataset to a table of vectors."""

@@ -1,0 +1,98 @@
+"""`extract`: a dataset -> a feature table. Streaming, resumable, over one process or many."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from zoo.data.base import Dataset
+from zoo.device import Precision, resolve_precision
+from zoo.encoder import Encoder
+from zoo.features.run import _start, encoder_fingerprint
+from zoo.features.stream import extract_to
+from zoo.features.table import FeatureTable, feature_path
+
+__all__ = ["FeatureTable", "embed", "encoder_fingerprint", "extract", "feature_key", "resolve_precision"]
+
+
+def extract(
+    encoder: Encoder,
+    dataset: Dataset | Sequence[Any] | np.ndarray | str | os.PathLike[str],
+    *,
+    batch_size: int = 256,
+    device: str | torch.device | None = None,
+    precision: Precision = "auto",
+    workers: int | None = None,
+    out: str | os.PathLike[str] | None = None,
+    resume: bool = True,
+    progress: Callable[[int, int], None] | None = None,
+) -> FeatureTable:
+    """Features of every sample of a dataset, in order.
+
+    The encoder runs in inference and eval mode and comes back as it was. The same call gives the same bits, also after
+    a resume or over several processes; another `batch_size` may round differently.
+
+    Args:
+        encoder: any encoder of the zoo.
+        dataset: a `zoo.data` dataset; a sequence of PIL images, arrays or file paths; an array `(N, H, W[, 3])`;
+            a sequence of skeletons `(T, V, 3)`; or an address that `zoo.data.addresses.open_dataset` takes.
+        batch_size: samples per forward pass.
+        device: where to run; None is the encoder's own device, else the GPU if there is one.
+        precision: `"auto"` is bf16 on GPUs and on CPUs with bf16 instructions, else fp32.
+        workers: threads that read and preprocess ahead; None picks by the number of free cores.
+        out: stream into this `.npy`, `.npz`, `.parquet` or folder instead of memory. A killed run resumes from the
+            part file beside it. Under torchrun (or an initialised `torch.distributed`) each rank does its share of
+            the batches and all get the whole table; ranks must see the same file system. Without `out` ranks are
+            independent.
+        resume: take up an unfinished `out`, and return a finished one, if made from the same weights,
+            preprocessing, data, precision and batch size; False starts over.
+        progress: called with samples done and samples in all (of this rank's share), after each batch.
+
+    Raises:
+        InputError: the encoder does not fit the data, or gave NaN or infinite features (the samples are named); no
+            such device.
+        DataError: the dataset is empty or a sample cannot be read (it is named); `out` cannot be written.
+    """
+    run = _start(encoder, dataset, batch_size, device, precision, workers, progress)
+    if out is None:
+        return run.table(run.in_memory())
+    return extract_to(run, feature_path(out), resume)
+
+
+def embed(
+    encoder: Encoder,
+    dataset: Dataset | Sequence[Any] | np.ndarray,
+    *,
+    batch_size: int = 256,
+    device: str | torch.device | None = None,
+    precision: Precision = "auto",
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> np.ndarray:
+    """`extract` without the table, and so without hashing weights and data: just `(N, num_features)` float32.
+
+    Raises:
+        InputError, DataError: as `extract`.
+    """
+    return _start(encoder, dataset, batch_size, device, precision, workers, progress).in_memory()
+
+
+def feature_key(
+    encoder: Encoder,
+    dataset: Dataset,
+    *,
+    batch_size: int = 256,
+    device: str | torch.device | None = None,
+    precision: Precision = "auto",
+) -> str:
+    """sha256 (hex) over all that the bits of `extract`'s features depend on: weights as they are in memory, network,
+    preprocessing, content of the split, precision and batch size.
+
+    Raises:
+        InputError, DataError: as `extract`.
+    """
+    return _start(encoder, dataset, batch_size, device, precision, None, None).origin()

@@ -1,0 +1,1 @@
+"""Preprocessing: each specification beside the transform that carries it out."""

@@ -1,0 +1,1 @@
+"""Publishing: cards, uploads, mirrors and the catalogue's page."""

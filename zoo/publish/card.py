@@ -1,0 +1,258 @@
+"""Model cards and short descriptions, made from config.json and results.json: no number is typed by hand."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from zoo.architectures.cell_picture import cell_svg
+from zoo.architectures.genotype import parse_genotype
+from zoo.checkpoint.catalog import check_measured_on, config, results
+from zoo.checkpoint.config import CheckpointConfig, StartedFrom, parse_config
+from zoo.checkpoint.results import Metric, Result, Results, parse_results, setting_text
+
+
+def show(address: str) -> str:
+    """The essentials of a checkpoint as text: method, data, sizes, measured results, licence.
+
+    Args:
+        address: a catalogue name, or any other address that `zoo.load` takes.
+
+    Raises:
+        UnknownNameError: no such checkpoint.
+        ConfigError: its files are malformed.
+        HubError: the hub cannot be reached or does not hold it.
+    """
+
+    if ":" not in address:
+        return essentials(config(address), results(address))
+    from zoo.checkpoint.sources import locate
+
+    files = locate(address)
+    found = parse_config(files.config(), files.label)
+    text = files.extra("results.json")
+    measured = None if text is None else parse_results(text, f"{files.label}: results.json")
+    check_measured_on(measured, found, f"{files.label}: results.json")
+    return essentials(found, measured)
+
+
+TEMPLATE = Path(__file__).resolve().parent / "templates" / "card.md"
+_SUBJECTS = ("encoder", "untrained", "raw")
+_PIPELINES = {"image": "image-feature-extraction", "skeleton": "feature-extraction"}
+_TASKS = {"image": "image-classification", "skeleton": "other"}
+
+
+def render_card(config: CheckpointConfig, results: Results | None = None) -> str:
+    """The model card as Markdown with Hugging Face front matter, including its model-index.
+
+    The same config and results give the same text. Raises ImportError without jinja2 or huggingface_hub.
+    """
+    import yaml
+    from huggingface_hub import ModelCard
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
+    environment.filters.update(cell=_cell, interval=interval_text, number=_number, duration=duration_text, pairs=_pairs)
+    body = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        config=config,
+        training=config.training,
+        rows=results.rows if results else (),
+        comparisons=comparisons(results),
+        claims=results.claims if results else (),
+        recipe=yaml.safe_dump(config.training.recipe, sort_keys=False, allow_unicode=True).strip(),
+        title=config.method.title,
+        starts=starts(config),
+        start_text=start_text,
+        self_supervised=self_supervised(config),
+        warnings=sorted({w for row in (results.rows if results else ()) for w in row.warnings}),
+        metric_name=metric_name,
+        pictures=list(card_pictures(config)),
+    )
+    return str(ModelCard(f"---\n{_front_matter(config, results)}\n---\n\n{body.strip()}\n")).rstrip() + "\n"
+
+
+def card_pictures(config: CheckpointConfig) -> dict[str, str]:
+    """Pictures that the card shows, to stand beside it: file name -> SVG. A searched network shows its cell."""
+    if config.architecture.family != "cell_network":
+        return {}
+    genotype = parse_genotype(config.architecture.arguments["genotype"])
+    title = f"{config.name}: {'NAS-Bench-201' if genotype.format.startswith('nas') else 'DARTS'} cell"
+    return {f"{config.name}_cell.svg": cell_svg(genotype, title)}
+
+
+def comparisons(results: Results | None) -> list[dict[str, Any]]:
+    """Rows for a table: one per data, protocol, seed and metric, with the encoder beside its floors.
+
+    Each is a dict of `train`, `test`, `classes`, `protocol`, `seed`, `metric` and, per subject, a
+    `Metric` or None.
+    """
+    table: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for row in results.rows if results else ():
+        for metric, value in row.metrics.items():
+            key = (row.test, row.train, protocol_name(row), row.seed, metric)
+            line = table.setdefault(
+                key,
+                {"train": row.train, "test": row.test, "classes": row.classes, "protocol": protocol_name(row)}
+                | {"seed": row.seed, "metric": metric}
+                | dict.fromkeys(_SUBJECTS),
+            )
+            line[row.subject] = value
+    return list(table.values())
+
+
+def protocol_name(row: Result) -> str:
+    """The protocol, and how many labels it gave where it gives several amounts: `"few-label-v1, 5 %"`."""
+    labels = row.settings.get("labels")
+    return row.protocol if labels is None else f"{row.protocol}, {labels}"
+
+
+def essentials(config: CheckpointConfig, results: Results | None = None) -> str:
+    """A plain-text summary, as `zoo show` and `torch.hub.help` print it."""
+    training, data, weights = config.training, config.training.dataset, config.weights
+    lines = [
+        f"{config.method.title} encoder: {architecture_text(config)}, trained on {data.name} "
+        f"{'without' if self_supervised(config) else 'with'} labels.",
+        "",
+        f"method      {config.method.paper}" + (f" {config.method.url}" if config.method.url else ""),
+        f"data        {data.name}/{data.split}, {_number(data.samples)} samples (licence: {data.licence})",
+        f"training    {_number(training.epochs)} epochs, {_number(training.samples_seen)} samples seen, "
+        f"seed {_number(training.seed)}, {training.hardware}, {duration_text(training.wall_time_s)}",
+        *(f"started     from {start_text(start)}" for start in starts(config)),
+        f"input       {_input(config)}",
+        f"features    {config.num_features} per sample",
+        f"parameters  {weights.parameters:,}, stored as {weights.dtype} in {weights.bytes / 1e6:.1f} MB",
+        f"licence     {config.licence} (weights)",
+    ]
+    return "\n".join([*lines, "", *_measured(results)])
+
+
+def starts(config: CheckpointConfig) -> list[StartedFrom]:
+    """The checkpoints that the training went on from, the latest first; empty for one from random weights."""
+    found, start = [], config.training.started_from
+    while start is not None:
+        found.append(start)
+        start = start.started_from
+    return found
+
+
+def start_text(start: StartedFrom) -> str:
+    """`NAME, sha256 ..., itself trained for ...`."""
+    return (
+        f"{start.name}, sha256 {start.sha256}, itself trained for {_number(start.epochs)} epochs "
+        f"({_number(start.samples_seen)} samples seen) with {start.method} on {start.dataset.name}"
+    )
+
+
+def self_supervised(config: CheckpointConfig) -> bool:
+    """False for strategies that train with labels beside the self-supervised tasks."""
+    method = config.training.recipe.get("method")
+    return not isinstance(method, dict) or method.get("strategy", "pretrain") == "pretrain"
+
+
+def _front_matter(config: CheckpointConfig, results: Results | None) -> str:
+    from huggingface_hub import ModelCardData
+
+    known = re.fullmatch(r"[A-Za-z0-9.-]+", config.licence)
+    data = ModelCardData(
+        license=config.licence.lower() if known else "other",
+        license_name=None if known else config.licence,
+        library_name="encoder-zoo",
+        pipeline_tag=_PIPELINES[config.modality],
+        tags=["self-supervised", config.method.name, config.modality],
+        model_name=config.name,
+        eval_results=_eval_results(config, results) or None,
+    )
+    return data.to_yaml()
+
+
+def _eval_results(config: CheckpointConfig, results: Results | None) -> list[Any]:
+    from huggingface_hub import EvalResult
+
+    return [
+        EvalResult(
+            task_type=_TASKS[config.modality],
+            dataset_type=row.test.name.lower(),
+            dataset_name=row.test.name,
+            dataset_split=row.test.split,
+            dataset_revision=row.test.fingerprint,
+            metric_type="accuracy" if metric == "top1" else metric,
+            metric_name=f"{metric_name(metric)}, {protocol_name(row)}, seed {row.seed}",
+            metric_value=value.value,
+        )
+        for row in (results.rows if results else ())
+        if row.subject == "encoder"
+        for metric, value in row.metrics.items()
+    ]
+
+
+def architecture_text(config: CheckpointConfig) -> str:
+    """The network and the arguments that are not empty."""
+    arguments = config.architecture.arguments
+    extra = ", ".join(
+        f"{key} {value}" for key, value in arguments.items() if key != "model" and value not in ({}, None)
+    )
+    return str(arguments.get("model", config.architecture.family)) + (f" ({extra})" if extra else "")
+
+
+def _input(config: CheckpointConfig) -> str:
+    if config.input.modality == "image":
+        height, width = config.input.size
+        return f"RGB images, {height} x {width} px; encoder.transform() makes them"
+    return f"skeletons of {config.input.joints} joints x {config.input.channels} ({config.input.layout})"
+
+
+def _measured(results: Results | None) -> list[str]:
+    lines = ["measured (95 % intervals; floors: the same network untrained, and raw input)"]
+    table = comparisons(results)
+    if not table:
+        return ["not measured yet"]
+    for line in table:
+        if line["encoder"] is None:
+            continue
+        floors = [f"{subject} {interval_text(line[subject])}" for subject in _SUBJECTS[1:] if line[subject] is not None]
+        lines.append(
+            f"  {line['test'].name}/{line['test'].split}, {line['protocol']}, {metric_name(line['metric'])}: "
+            f"{interval_text(line['encoder'])}; floors: {', '.join(floors) or 'none measured'}"
+        )
+    return lines
+
+
+def metric_name(metric: str) -> str:
+    """A metric as a reader calls it."""
+    return {"top1": "top-1 accuracy", "mean_per_class": "mean per-class accuracy"}.get(metric, metric.replace("_", " "))
+
+
+def interval_text(metric: Metric | None) -> str:
+    """`61.1 % [59.6, 62.7]`, a dash for None."""
+    if metric is None:
+        return "–"
+    return f"{100 * metric.value:.1f} % [{100 * metric.low:.1f}, {100 * metric.high:.1f}]"
+
+
+def duration_text(seconds: float | None) -> str:
+    """Seconds as a reader takes them in."""
+    if seconds is None:
+        return "time unknown"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "unknown"
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}"
+
+
+def _cell(value: Any) -> str:
+    """Text that cannot break out of a table cell."""
+    return str(value).replace("|", "\\|").replace("\n", " ")
+
+
+def _pairs(row: dict[str, Any]) -> str:
+    return ", ".join(f"{key} = {_bracketed(value)}" for key, value in row.items()) or "none"
+
+
+def _bracketed(value: object) -> str:
+    return f"[{setting_text(value)}]" if isinstance(value, (list, tuple)) else setting_text(value)

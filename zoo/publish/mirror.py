@@ -1,0 +1,78 @@
+"""`zoo mirror`: the catalogue as a static tree that any web server can serve."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+from zoo.checkpoint import catalog
+from zoo.checkpoint.config import CheckpointConfig
+from zoo.checkpoint.writing import check_replaceable
+from zoo.files import disk_errors, replace_folder, write_synced
+from zoo.publish.contents import checkpoint_files
+
+INDEX = "index.json"
+
+
+def write_mirror(out: str | Path, names: list[str] | None = None) -> list[str]:
+    """Write `out/NAME/` for each checkpoint, and `out/index.json` that lists them.
+
+    Each folder appears whole or not at all, so a server may run meanwhile; folders of checkpoints that are
+    not named stay. `zoo.load("https://host/.../NAME")` reads them.
+
+    Args:
+        out: the folder to serve.
+        names: published checkpoints; None for the whole catalogue.
+
+    Returns:
+        The names that were written.
+
+    Raises:
+        UnknownNameError: no such checkpoint.
+        CheckpointError, ConfigError: one does not hold what it promises, or the disk is full.
+    """
+    out = Path(out)
+    chosen = list(catalog.folders()) if names is None else names
+    folders = [catalog.find(name) for name in chosen]
+    listed = _listed(out)
+    for name, source in zip(chosen, folders, strict=True):
+        config, content = checkpoint_files(source)
+        _write(out / name, content)
+        listed[name] = _entry(config)
+    text = json.dumps({"format_version": 1, "checkpoints": dict(sorted(listed.items()))}, indent=1) + "\n"
+    with disk_errors(out / INDEX):
+        temporary = out / f".{INDEX}.new"
+        write_synced(temporary, text.encode())
+        temporary.replace(out / INDEX)
+    return chosen
+
+
+def _entry(config: CheckpointConfig) -> dict[str, object]:
+    facts = {"title": config.method.title, "modality": config.modality, "dataset": config.training.dataset.name}
+    return facts | {"sha256": config.weights.sha256, "bytes": config.weights.bytes}
+
+
+def _listed(out: Path) -> dict[str, object]:
+    """What an older index lists and is still there."""
+    try:
+        listed = json.loads((out / INDEX).read_text(encoding="utf-8"))["checkpoints"]
+        return {name: entry for name, entry in listed.items() if (out / name / "config.json").is_file()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def _write(folder: Path, content: dict[str, bytes]) -> None:
+    check_replaceable(folder)
+    with disk_errors(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        try:
+            fresh.chmod(0o755)
+            for name, data in content.items():
+                (fresh / name).parent.mkdir(exist_ok=True)
+                write_synced(fresh / name, data)
+            replace_folder(fresh, folder)
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)

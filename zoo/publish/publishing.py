@@ -1,0 +1,122 @@
+"""From a trained encoder to a checkpoint folder and its model card; nothing is ever half-written."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from zoo.checkpoint.catalog import EMBEDDED
+from zoo.checkpoint.config import CheckpointConfig, check_name
+from zoo.checkpoint.loading import load_checked
+from zoo.checkpoint.reference import FILE as REFERENCE
+from zoo.checkpoint.reference import Reference, parse_reference
+from zoo.checkpoint.results import Claim, Results, read_results
+from zoo.checkpoint.sources import FolderFiles, locate
+from zoo.checkpoint.writing import _measured_on, _write_folder
+from zoo.errors import CheckpointError, ConfigError
+from zoo.files import _remove_leftovers, disk_errors, write_synced
+
+
+def publish(
+    run_folder: str | Path,
+    name: str,
+    *,
+    out: str | Path | None = None,
+    results: Results | None = None,
+    cards_dir: str | Path | None = None,
+    mirrors: Sequence[str] | None = None,
+    claims: Sequence[Claim] | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Publish the encoder of a training run: checkpoint folder `out/NAME` and model card `NAME.md`.
+
+    Args:
+        run_folder: a run of `python -m training`, which holds `encoder/`; or a checkpoint folder itself.
+        name: `method_architecture_dataset`, lower case.
+        out: folder of checkpoints; None for `zoo/checkpoints` of a source checkout.
+        results: measurements of these weights; None takes the `results.json` of the run, if there is one.
+        cards_dir: folder of model cards; None for `model_cards/` of a checkout, else `out`.
+        mirrors: addresses (`https://host/.../NAME`, `hf-hub:org/name@COMMIT`) that hold the same weights, tried
+            in this order where the weights file is not in the folder; None keeps those of the run.
+        claims: comparisons of the method that the card shows; None keeps those of the run's `results.json`.
+        overwrite: replace a published checkpoint of that name.
+
+    Returns:
+        The new checkpoint folder.
+
+    Raises:
+        CheckpointError: nothing to publish, weights that do not load, results of other weights, an
+            existing checkpoint, a full disk.
+        ConfigError: a malformed config, results file or name.
+    """
+    from zoo.publish.card import card_pictures, render_card
+
+    try:
+        check_name(name)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    out, cards = _destinations(out, cards_dir)
+    source, target = _encoder_folder(Path(run_folder)), out / name
+    if target.exists() and not overwrite:
+        raise CheckpointError(f"{target} is published already; choose another name or pass overwrite=True")
+    for mirror in mirrors or ():
+        if isinstance(locate(mirror), FolderFiles):
+            raise ConfigError(f"mirror {mirror!r} is on this machine only; give hf-hub:org/name@COMMIT or https://...")
+    files = FolderFiles(source)
+    text = files.config()
+    config = load_checked(files, text).config
+    assert config is not None
+    # Editing the JSON as written keeps every other key, and with it the network digest, as it is.
+    changes = {"name": name} if mirrors is None else {"name": name, "mirrors": list(mirrors)}
+    renamed = json.dumps({**json.loads(text), **changes}, indent=1, ensure_ascii=False) + "\n"
+    stored = read_results(source / "results.json") if (source / "results.json").exists() else None
+    results = _measured_on(results or stored, config)
+    kept = tuple(claims) if claims is not None else stored.claims if stored else ()
+    if kept:
+        measured = results or Results(weights_sha256=config.weights.sha256)
+        results = measured.model_copy(update={"claims": kept})
+    shown = config.model_copy(update={"name": name})
+    card, pictures = render_card(shown, results), card_pictures(shown)
+    content = files.weights(config.weights.file).read_bytes()
+    reference = _kept_reference(files, config)
+    _write_folder(target, renamed, config.weights.file, content, results, reference)
+    for file, picture in pictures.items():
+        _write_card(cards / file, picture)
+    _write_card(cards / f"{name}.md", card)
+    return target
+
+
+def _encoder_folder(run: Path) -> Path:
+    for folder in (run / "encoder", run):
+        if (folder / "config.json").is_file():
+            return folder
+    raise CheckpointError(f"{run} holds no encoder/config.json; is it the folder of a finished training run?")
+
+
+def _destinations(out: str | Path | None, cards_dir: str | Path | None) -> tuple[Path, Path]:
+    checkout = EMBEDDED.parent.parent
+    if out is None and not (checkout / "pyproject.toml").is_file():
+        raise CheckpointError("this zoo is installed, not a checkout; say where to publish with out=FOLDER")
+    cards = Path(cards_dir) if cards_dir is not None else Path(out) if out is not None else checkout / "model_cards"
+    return (Path(out) if out is not None else EMBEDDED), cards
+
+
+def _kept_reference(files: FolderFiles, config: CheckpointConfig) -> Reference | None:
+    """The outputs stored when these weights were first written: the older evidence is the better one."""
+    text = files.extra(REFERENCE)
+    found = parse_reference(text, files.label) if text is not None else None
+    return found if found is not None and found.weights_sha256 == config.weights.sha256 else None
+
+
+def _write_card(path: Path, text: str) -> None:
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(path)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            write_synced(temporary, text.encode())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
