@@ -123,9 +123,9 @@ PEAK = """
 import sys, threading, time
 import numpy as np
 from evaluation import logistic_path
-from evaluation.inputs import Features
-from evaluation.probe import LogisticProbe
-from evaluation.protocol import LogRegV2
+from evaluation.frozen import Features
+from evaluation.protocols.logistic import LogisticProbe
+from evaluation.protocols.logistic import LogRegV2
 
 logistic_path.BLOCK = 1 << 20
 rows, path = int(sys.argv[1]), sys.argv[2]
