@@ -122,7 +122,7 @@ def test_edges_few_samples_and_the_text_are_stated():
 PEAK = """
 import sys, threading, time
 import numpy as np
-from evaluation import logistic_path
+from evaluation.protocols import logistic_path
 from evaluation.frozen import Features
 from evaluation.protocols.logistic import LogisticProbe
 from evaluation.protocols.logistic import LogRegV2
