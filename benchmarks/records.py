@@ -8,7 +8,7 @@ from pathlib import Path
 from zoo.checkpoint import catalog
 from zoo.checkpoint.results import Metric
 from zoo.errors import DataError, ZooError
-from zoo.files import replacing, write_text
+from zoo.files import write_text
 from zoo.publish.card import comparisons
 
 RECORDS = Path(__file__).parents[1] / "RECORDS.md"
@@ -85,8 +85,7 @@ def main() -> int:
     """Exit status: 0 written, 2 no marks or a broken checkpoint."""
     try:
         text = render(FILE.read_text(encoding="utf-8"))
-        with replacing(FILE) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_text(FILE, text)
     except (ZooError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import os
@@ -16,8 +15,9 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from zoo.data.base import Dataset
+from zoo.device import chunks_in_order
 from zoo.errors import DataError, InputError
-from zoo.files import cache_root, chunks_in_order, make_folder, replacing
+from zoo.files import cache_root, write_cache
 
 
 class ImageSequence(Dataset):
@@ -142,9 +142,7 @@ class ImageDataset(Dataset):
         if known is not None:
             return known
         value = self._fingerprint()
-        # A full or read-only cache costs time, never the answer.
-        with contextlib.suppress(OSError, DataError), replacing(make_folder(index.parent) / index.name) as temporary:
-            temporary.write_text(value)
+        write_cache(index, value.encode())
         return value
 
     def _state(self) -> str | None:

@@ -18,7 +18,7 @@ from PIL import Image
 from zoo.data.images import ImageDataset, decode, file_state
 from zoo.data.readers.folder import SPLIT_FOLDERS, visible
 from zoo.errors import DataError
-from zoo.files import workers
+from zoo.device import workers
 
 IMAGE_NAMES = ("image", "img", "images", "png", "jpg", "jpeg", "webp", "picture", "photo")
 LABEL_NAMES = ("label", "labels", "fine_label", "class", "category", "target", "y")
