@@ -10,8 +10,8 @@ from zoo.architectures.cell_picture import cell_svg
 from zoo.architectures.genotype import parse_genotype
 from zoo.checkpoint.catalog import check_measured_on, config, results
 from zoo.checkpoint.config import CheckpointConfig, StartedFrom, parse_config
+from zoo.checkpoint.opening import open_source
 from zoo.checkpoint.results import Metric, Result, Results, parse_results, setting_text
-from zoo.checkpoint.sources import open_source
 
 
 def show(address: str) -> str:
