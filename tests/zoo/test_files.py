@@ -76,9 +76,9 @@ def test_leftovers_go_and_files_in_use_or_of_others_stay(tmp_path):
 def test_a_lock_says_who_waits(tmp_path):
     with files.locked(tmp_path / "a"):
         assert files.is_held(tmp_path / "a.lock")
-        with pytest.raises(TrainingError, match=r"^somebody writes$"):
-            with files.locked(tmp_path / "a", TrainingError, busy="somebody writes"):
-                pass
+        second = files.locked(tmp_path / "a", TrainingError, busy="somebody writes")
+        with pytest.raises(TrainingError, match=r"^somebody writes$"), second:
+            pass
     assert not files.is_held(tmp_path / "a.lock")
     with files.locked(tmp_path / "a", busy="somebody writes"):
         pass
