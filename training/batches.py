@@ -11,7 +11,6 @@ from torch import Tensor
 from training.methods import method_class
 from zoo.data.addresses import open_dataset
 from zoo.data.base import Dataset
-from zoo.data.skeletons import facts_of
 from zoo.data.splits import held_out
 from zoo.data.stores.pixels import pixel_view
 from zoo.data.stores.sequences import SequenceStore, sequence_store
@@ -82,7 +81,7 @@ def _parts(dataset: Dataset, data) -> tuple[np.ndarray, np.ndarray]:
     """Positions to train on, and positions that are held out."""
     everything = np.arange(len(dataset))
     if data.held_out_groups:
-        groups = facts_of(dataset).groups
+        groups = dataset.groups.get("person")
         if groups is None:
             raise DataError(f"{dataset.name} does not say who performs its samples; use data.held_out instead")
         absent = sorted(set(data.held_out_groups) - set(groups.tolist()))
