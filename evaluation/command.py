@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import sys
 import warnings
 from collections.abc import Sequence
@@ -182,12 +180,13 @@ def write(found: Evaluation, encoder: str, folder: Path) -> Path:
     from evaluation.report.neighbours import nearest_neighbours
     from evaluation.report.page import write_report
     from evaluation.report.skeleton_strips import motion_strips
+    from evaluation.report.tables import as_csv
     from zoo.files import replacing
 
     folder.mkdir(parents=True, exist_ok=True)
     network = load(encoder)
     results = Results(weights_sha256=_sha256(network), rows=found.rows)
-    for name, text in (("results.json", results.to_json()), ("results.csv", as_csv(found))):
+    for name, text in (("results.json", results.to_json()), ("results.csv", as_csv(found.rows))):
         with replacing(folder / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
     names = found.test_data.class_names
@@ -216,22 +215,6 @@ def weights_sha256(encoder: str) -> str | None:
 
 def _sha256(network: Encoder) -> str | None:
     return network.config.weights.sha256 if network.config is not None else None
-
-
-def as_csv(found: Evaluation) -> str:
-    """One line per result and metric."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(
-        ["protocol", "subject", "metric", "value", "low", "high", "train", "test", "seed", "chosen", "command"]
-    )
-    for row in found.rows:
-        for name, metric in row.metrics.items():
-            sides = [f"{side.name}/{side.split} ({side.samples})" for side in (row.train, row.test)]
-            chosen = " ".join(f"{key}={value}" for key, value in row.chosen.items())
-            values = [metric.value, metric.low, metric.high]
-            writer.writerow([row.protocol, row.subject, name, *values, *sides, row.seed, chosen, row.command])
-    return out.getvalue()
 
 
 def _without_out(arguments: list[str]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,17 +13,14 @@ import numpy as np
 from evaluation import floors as floor_features
 from evaluation.frozen import Features, Outcome, cached_features
 from evaluation.metrics import with_intervals
-from evaluation.protocols import EVALUATORS, HEADLINES, PROTOCOLS, protocol
-from evaluation.protocols.few_label import FewLabelProbe, FewLabelV1, metrics_over_draws
-from evaluation.protocols.finetune import FineTuner, FineTuneV1
+from evaluation.protocols import PROTOCOLS, protocol
+from evaluation.protocols.base import Progress
 from zoo.checkpoint.results import DataRecord, Metric, Result
 from zoo.data.base import Dataset, Joined
 from zoo.data.splits import held_out
 from zoo.encoder import Encoder
 from zoo.errors import DataError, UnknownNameError
 from zoo.features.extract import embed
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -84,7 +81,8 @@ def evaluate(
     """
     if not protocols:
         raise UnknownNameError(f"no protocol was given; known: {', '.join(PROTOCOLS)}")
-    chosen = [protocol(name, **(settings or {}).get(name, {})) for name in protocols]
+    options = {"seed": seed, "precision": precision, "progress": progress}
+    chosen = [protocol(name, (settings or {}).get(name), **options) for name in protocols]
     if train.labels is None or test.labels is None:
         raise DataError(f"{train.name} has no labels; a probe needs them (class folders give labels)")
     if train.class_names != test.class_names:
@@ -109,46 +107,34 @@ def evaluate(
     for subject in ("encoder", "untrained", "raw") if floors else ("encoder",):
         network = floor_features.untrained(encoder, seed) if subject == "untrained" else encoder
         parts = [_features(subject, network, part, precision, keep, progress) for part in (train, test)]
-        for setting in chosen:
-            if isinstance(setting, FineTuneV1) and subject == "raw":  # there is no network to train
+        for each in chosen:
+            if each.needs_network and parts[0].network is None:
                 continue
             if progress is not None:
-                progress(f"{setting.name} on {subject}", 0, 1)
+                progress(f"{each.name} on {subject}", 0, 1)
             started = time.perf_counter()
-            shared = {
-                "protocol": setting.name,
-                "subject": subject,
-                "modality": train.modality,
-                "train": _record(train),
-                "test": _record(test),
-                "classes": len(np.unique(train.labels)),
-                "seed": seed,
-                "command": command,
-            }
-            if isinstance(setting, FewLabelV1):
-                rows += [
-                    row.model_copy(update={"headline": headline})
-                    for row in _few_label(setting, shared, parts, seed, limit)
-                ]
-                continue
-            if isinstance(setting, FineTuneV1):
-                tuner = FineTuner(setting, seed, precision=precision, progress=progress)
-                outcome = tuner.run(network, train, test, held)
-            else:
-                outcome = EVALUATORS[setting.name](setting, seed).run(*parts, held)
-            rows.append(
-                Result(
-                    **shared,
-                    metrics=measured(outcome, parts[1].labels, seed),
-                    headline=HEADLINES.get(setting.name, headline) if headline else None,
-                    settings=setting.model_dump(mode="json", exclude={"name"}) | {"limit": limit},
-                    chosen=outcome.chosen,
-                    warnings=outcome.warnings,
-                    seconds=round(time.perf_counter() - started, 2),
+            for outcome in each.outcomes(*parts, held):
+                rows.append(
+                    Result(
+                        protocol=each.name,
+                        subject=subject,
+                        modality=train.modality,
+                        train=_record(train),
+                        test=_record(test),
+                        classes=len(np.unique(train.labels)),
+                        metrics=measured(outcome, parts[1].labels, seed),
+                        headline=(each.headline or headline) if headline else None,
+                        settings=outcome.settings | each.recorded() | {"limit": limit},
+                        chosen=outcome.chosen,
+                        seed=seed,
+                        warnings=outcome.warnings,
+                        seconds=round(time.perf_counter() - started, 2),
+                        command=command,
+                    )
                 )
-            )
-            if subject == "encoder" and outcome.predicted is not None:
-                predicted[setting.name] = outcome.predicted
+                if subject == "encoder" and outcome.predicted is not None and outcome.predicted.ndim == 1:
+                    predicted[each.name] = outcome.predicted
+                started = time.perf_counter()
         own = own or (parts[0], parts[1])
     assert own is not None
     return Evaluation(tuple(rows), *own, train, test, predicted)
@@ -180,7 +166,7 @@ def _features(
     assert dataset.labels is not None
     labels = np.asarray(dataset.labels, dtype=np.int64)
     if subject == "raw":
-        return Features(floor_features.raw(network, dataset), labels)
+        return Features(floor_features.raw(network, dataset), labels, dataset)
     advance = None
     if progress is not None:
 
@@ -189,33 +175,10 @@ def _features(
 
     if keep:
         folder = None if keep is True else keep
-        return Features(cached_features(network, dataset, precision=precision, folder=folder, progress=advance), labels)
-    return Features(embed(network, dataset, precision=precision, progress=advance), labels)
-
-
-def _few_label(
-    setting: FewLabelV1,
-    shared: dict[str, Any],
-    parts: Sequence[Features],
-    seed: int,
-    limit: int | None,
-) -> list[Result]:
-    """One row per amount of labels; `shared`: the fields that do not depend on it."""
-    rows, started = [], time.perf_counter()
-    fixed = setting.model_dump(mode="json", exclude={"name", "amounts"}) | {"limit": limit}
-    for outcome in FewLabelProbe(setting, seed).outcomes(*parts):
-        rows.append(
-            Result(
-                **shared,
-                metrics=metrics_over_draws(parts[1].labels, outcome.predicted, seed),
-                settings={"labels": outcome.title, **fixed},
-                chosen={"samples": outcome.labels},
-                warnings=outcome.warnings,
-                seconds=round(time.perf_counter() - started, 2),
-            )
-        )
-        started = time.perf_counter()
-    return rows
+        found = cached_features(network, dataset, precision=precision, folder=folder, progress=advance)
+    else:
+        found = embed(network, dataset, precision=precision, progress=advance)
+    return Features(found, labels, dataset, network)
 
 
 def _record(dataset: Dataset) -> DataRecord:

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.report.drawing import FAINT, TEXT, Figure, canvas, class_name, png, style, unit
+from evaluation.frozen import unit
+from evaluation.report.drawing import FAINT, TEXT, Figure, canvas, class_name, png, style
 from evaluation.report.neighbours import nearest_neighbours
 from evaluation.report.verdict import group_title, groups, subject_title
 from zoo.checkpoint.results import Result

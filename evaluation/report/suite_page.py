@@ -8,21 +8,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evaluation.evaluate import Evaluation
+from evaluation.protocols import protocol_title
 from evaluation.report.confused import class_rows, confused_pairs
 from evaluation.report.maps import confusion
 from evaluation.report.neighbours import nearest_neighbours
 from evaluation.report.page import TEMPLATES, WIDE, data_records, embedded, licence_texts, protocol_texts
-from evaluation.report.tables import HEADERS, lines
-from evaluation.report.verdict import groups, metric_title, protocol_title
-from evaluation.suite import Entry, SuiteResults, SuiteRun, as_csv
+from evaluation.report.tables import HEADERS, as_csv, lines
+from evaluation.report.verdict import groups
+from evaluation.suite import Entry, SuiteResults, SuiteRun
+from zoo.checkpoint.numbers import interval_text, metric_title, percent, points
 from zoo.checkpoint.results import Metric, Result
 from zoo.files import write_whole
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-#: The protocol whose predictions the per-class tables and confused pairs show, the first that was run.
-SHOWN = ("transfer-v1", "logreg-v2", "logreg-v1", "finetune-v1", "knn-v1")
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ def write_suite(run: SuiteRun, encoder_name: str, folder: str | Path, weights_sh
     folder.mkdir(parents=True, exist_ok=True)
     results = SuiteResults(weights_sha256=weights_sha256, rows=run.rows, suite=run.name, skipped=run.skipped)
     write_whole(folder / "results.json", results.to_json().encode())
-    write_whole(folder / "results.csv", as_csv(run).encode())
+    write_whole(folder / "results.csv", as_csv(run.rows).encode())
     return write_whole(folder / "report.html", render(run, encoder_name).encode())
 
 
@@ -127,10 +126,10 @@ def headlines(rows: Sequence[Result]) -> list[Headline]:
             Headline(
                 protocol=protocol_title(group[0].protocol) + (f", {labels}" if labels else ""),
                 metric=metric_title(name),
-                encoder=_interval(own),
+                encoder=interval_text(own),
                 untrained=_value(values.get("untrained")),
                 raw=_value(values.get("raw")),
-                gain="–" if better is None else f"{100 * (own.value - better.value):+.1f}".replace("-", "−"),
+                gain="–" if better is None else points(own.value - better.value),
                 outcome=_outcome(own, better),
             )
         )
@@ -140,7 +139,7 @@ def headlines(rows: Sequence[Result]) -> list[Headline]:
 def _section(entry: Entry, found: Evaluation, encoder_name: str) -> dict[str, Any]:
     grouped, warnings = lines(found.rows, encoder_name)
     names, true = found.test_data.class_names, found.test.labels
-    shown = next((name for name in SHOWN if name in found.predicted), None)
+    shown = next(iter(found.predicted), None)  # the first protocol that classified
     figures = [
         nearest_neighbours(
             found.train.features, found.train.labels, found.train_data,
@@ -178,8 +177,4 @@ def _outcome(own: Metric, floor: Metric | None) -> str:
 
 
 def _value(metric: Metric | None) -> str:
-    return "–" if metric is None else f"{100 * metric.value:.1f}"
-
-
-def _interval(metric: Metric) -> str:
-    return f"{_value(metric)} [{_value(metric.model_copy(update={'value': metric.low}))}, {100 * metric.high:.1f}]"
+    return "–" if metric is None else percent(metric.value)

@@ -7,12 +7,11 @@ import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evaluation.report.verdict import group_title, groups, metric_title, subject_title
-from zoo.checkpoint.results import DataRecord, Metric, Result, setting_text
-from zoo.files import write_whole
+from evaluation.report.verdict import group_title, groups, subject_title
+from zoo.checkpoint.numbers import interval_text, metric_title, percent
+from zoo.checkpoint.results import DataRecord, Result, setting_text
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -22,7 +21,7 @@ NOT_SETTINGS = ("iterations", "converged", "held_out_top1", "held_out", "tried",
 #: Metrics with a column of their own.
 OWN_COLUMN = ("top1", "mean_per_class")
 HEADERS = ("protocol", "subject", "top-1 %", "mean per class %", "chosen", "train / test")
-_SUPERSCRIPT = str.maketrans("0123456789,", "⁰¹²³⁴⁵⁶⁷⁸⁹˒")
+SUPERSCRIPT = str.maketrans("0123456789,", "⁰¹²³⁴⁵⁶⁷⁸⁹˒")
 
 
 @dataclass(frozen=True)
@@ -55,11 +54,11 @@ def lines(rows: Sequence[Result], encoder_name: str = "") -> tuple[list[list[Lin
         return Line(
             protocol=title,
             subject=subject_title(row, encoder_name),
-            top1=_interval(row.metrics.get("top1")),
-            mean_per_class=_interval(row.metrics.get("mean_per_class")),
+            top1=interval_text(row.metrics.get("top1")),
+            mean_per_class=interval_text(row.metrics.get("mean_per_class")),
             chosen=_found(row) or "–",
             samples=f"{row.train.samples:,} / {row.test.samples:,}",
-            marks=marks.translate(_SUPERSCRIPT),
+            marks=marks.translate(SUPERSCRIPT),
             is_floor=row.subject != "encoder",
         )
 
@@ -73,7 +72,7 @@ def table(rows: Sequence[Result], encoder_name: str = "") -> Table:
 
     grouped, notes = lines(rows, encoder_name)
     caption = "95 % bootstrap intervals over test samples" + "".join(
-        f"\n{str(i).translate(_SUPERSCRIPT)} {note}" for i, note in enumerate(notes, 1)
+        f"\n{str(i).translate(SUPERSCRIPT)} {note}" for i, note in enumerate(notes, 1)
     )
     made = Table(caption=Text(caption), caption_justify="left")
     for header, justify in zip(HEADERS, ("left", "left", "right", "right", "left", "right"), strict=True):
@@ -87,44 +86,32 @@ def table(rows: Sequence[Result], encoder_name: str = "") -> Table:
     return made
 
 
-def write_csv(path: str | Path, rows: Sequence[Result]) -> Path:
-    """Every row with all its metrics, fractions of 1 in full precision, for other programs. Replaces `path` whole."""
+def as_csv(rows: Sequence[Result]) -> str:
+    """One line per result with all its metrics in columns, fractions of 1 in full precision, for other programs."""
     metrics = sorted({name for row in rows for name in row.metrics})
     buffer = io.StringIO(newline="")
-    writer = csv.writer(buffer)
+    writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(
-        ["protocol", "subject", "seed", "classes"]
+        ["dataset", "protocol", "labels", "subject", "headline", "headline_value"]
         + [name + part for name in metrics for part in ("", "_low", "_high")]
-        + ["chosen", "settings", "warnings", "seconds", "command"]
+        + ["classes", "seed", "chosen", "settings", "warnings", "seconds", "command"]
         + [f"{side}_{field}" for side in ("train", "test") for field in DataRecord.model_fields]
     )
     for row in rows:
         values = [row.metrics.get(name) for name in metrics]
+        own = row.metrics.get(row.headline or "")
         writer.writerow(
-            [row.protocol, row.subject, row.seed, row.classes]
+            [row.test.name, row.protocol, row.settings.get("labels", ""), row.subject, row.headline]
+            + [own.value if own else ""]
             + [x for value in values for x in ((value.value, value.low, value.high) if value else ("", "", ""))]
-            + [json.dumps(row.chosen), json.dumps(row.settings), "; ".join(row.warnings), row.seconds, row.command]
+            + [row.classes, row.seed, json.dumps(row.chosen), json.dumps(row.settings), "; ".join(row.warnings)]
+            + [row.seconds, row.command]
             + [getattr(side, field) for side in (row.train, row.test) for field in DataRecord.model_fields]
         )
-    return write_whole(Path(path), buffer.getvalue().encode())
+    return buffer.getvalue()
 
 
 def _found(row: Result) -> str:
     """What was chosen, and every metric that has no column of its own."""
-    others = [f"{metric_title(k)} {_percent(v.value)}" for k, v in row.metrics.items() if k not in OWN_COLUMN]
+    others = [f"{metric_title(k)} {percent(v.value)}" for k, v in row.metrics.items() if k not in OWN_COLUMN]
     return ", ".join(others + [f"{k} = {setting_text(v)}" for k, v in row.chosen.items() if k not in NOT_SETTINGS])
-
-
-def _percent(fraction: float) -> str:
-    return f"{fraction * 100:.1f}"
-
-
-def _interval(metric: Metric | None) -> str:
-    if metric is None:
-        return "–"
-    return f"{_percent(metric.value)} [{_percent(metric.low)}, {_percent(metric.high)}]"
-
-
-def _plain(text: str) -> str:
-    """A cell that Markdown shows as it is: no column break, no tag, no line break."""
-    return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")

@@ -3,33 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 
+from evaluation.protocols import protocol_title
 from zoo.checkpoint.results import Metric, Result, setting_text
 
-#: First part of a protocol's name -> how a sentence says it.
-TITLES = {
-    "logreg": "logistic regression",
-    "transfer": "SimCLR's linear transfer protocol",
-    "knn": "weighted kNN",
-    "retrieval": "leave-one-out retrieval",
-    "metric-learning": "class-disjoint metric learning",
-    "clustering": "k-means clustering",
-    "few-label": "few labels",
-    "finetune": "fine-tuning",
-}
-#: Metric -> how a table says it.
-METRICS = {
-    "top1": "top-1",
-    "mean_per_class": "mean per class",
-    "map": "mAP",
-    "map_at_r": "MAP@R",
-    "r_precision": "R-precision",
-    "nmi": "NMI",
-    "ami": "AMI",
-    "cluster_acc": "clustering accuracy",
-}
 #: Above this many comparisons the verdict counts them instead of naming each.
 NAMED = 3
 _ORDER = {"encoder": 0, "untrained": 1, "raw": 2}
@@ -47,16 +25,6 @@ def groups(rows: Sequence[Result]) -> list[list[Result]]:
 def group_title(group: Sequence[Result], rows: Sequence[Result]) -> str:
     """The protocol, and whatever of data, settings and seed tells this group from the others in `rows`."""
     return ", ".join([group[0].protocol, *_particulars(group[0], rows)])
-
-
-def protocol_title(protocol: str) -> str:
-    """`"logreg-v1"` -> `"logistic regression"`; an unknown protocol keeps its name."""
-    return TITLES.get(re.sub(r"-v\d+$", "", protocol), protocol)
-
-
-def metric_title(metric: str) -> str:
-    """`"recall_at_1"` -> `"R@1"`; an unknown metric keeps its name."""
-    return METRICS.get(metric, re.sub(r"^recall_at_(\d+)$", r"R@\1", metric))
 
 
 def subject_title(row: Result, encoder_name: str = "") -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 from html.parser import HTMLParser
 
@@ -12,8 +13,8 @@ from evaluation.protocols.knn import KnnV1
 from evaluation.protocols.logistic import LogRegV2
 from evaluation.report.drawing import Figure
 from evaluation.report.maps import score_chart
-from evaluation.report.page import markdown, write_report
-from evaluation.report.tables import table, write_csv
+from evaluation.report.page import write_report
+from evaluation.report.tables import as_csv, lines, table
 from evaluation.report.verdict import groups, verdict
 from zoo.checkpoint.results import DataRecord, Metric, Result
 
@@ -126,29 +127,17 @@ def test_floors_are_compared_only_with_the_same_protocol_data_settings_and_seed(
     assert [r.subject for r in first] == ["encoder", "untrained", "raw"]
 
 
-def cells(text: str) -> list[list[str]]:
-    body = [line for line in text.splitlines() if line.startswith("| ")][1:]
-    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in body]
-
-
-def test_markdown_holds_the_numbers_of_the_rows():
-    made = cells(markdown(rows(), "simclr"))
-    assert made[0] == [
+def test_the_table_holds_the_numbers_of_the_rows():
+    grouped, notes = lines(rows(), "simclr")
+    made = [line.cells() for group in grouped for line in group]
+    assert made[0] == (
         "logreg-v2", "encoder simclr ¹˒²", "71.3 [70.1, 72.5]", "61.3 [60.3, 62.3]", "C = 0.01", "50,000 / 10,000",
-    ]  # fmt: skip
+    )  # fmt: skip
     assert [line[1] for line in made] == [
         "encoder simclr ¹˒²", "untrained encoder", "raw pixels", "encoder simclr ²", "untrained encoder", "raw pixels",
     ]  # fmt: skip
     assert [line[2].split()[0] for line in made] == ["71.3", "40.1", "39.0", "66.5", "33.0", "34.5"]
-    assert "¹ C lies at the edge" in markdown(rows())
-    assert "² not converged" in markdown(rows())
-
-
-def test_markdown_survives_hostile_names():
-    text = markdown([row(chosen={"C": HOSTILE}, warnings=(f"{HOSTILE}\n| more |",))], HOSTILE)
-    assert len(cells(text)) == 1
-    assert len(cells(text)[0]) == 6
-    assert "<script" not in text
+    assert notes == ["C lies at the edge", "not converged"]
 
 
 def test_terminal_table_prints_names_as_they_are():
@@ -162,14 +151,12 @@ def test_terminal_table_prints_names_as_they_are():
     assert "¹ C lies at the edge" in text
 
 
-def test_csv_keeps_full_precision(tmp_path):
+def test_csv_keeps_full_precision():
     value = 0.7130000000000123
-    path = write_csv(tmp_path / "results.csv", [row(value=value), row("raw", metrics={})])
-    read = list(csv.DictReader(path.open(newline="")))
-    assert float(read[0]["top1"]) == value
+    read = list(csv.DictReader(io.StringIO(as_csv([row(value=value), row("raw", metrics={})]))))
+    assert float(read[0]["top1"]) == value and read[0]["dataset"] == "cifar10"
     assert read[0]["test_fingerprint"] == "b2" * 32
     assert read[1]["top1"] == ""
-    assert [p.name for p in tmp_path.iterdir()] == ["results.csv"]
 
 
 @pytest.fixture
