@@ -16,6 +16,7 @@ from zoo.checkpoint.loading import load
 from zoo.checkpoint.results import Results
 from zoo.data.addresses import available_splits, open_dataset
 from zoo.data.base import Dataset
+from zoo.data.registry import examples
 from zoo.encoder import Encoder
 from zoo.errors import DataError, UnknownNameError
 
@@ -30,8 +31,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "dataset",
         nargs="?",
-        help="an image folder, a torchvision name, digits, hf:org/name, a .parquet; with --suite "
-        "optional: a folder with train/ and test/ to add to the suite",
+        help=f"{examples()}; with --suite optional: a folder with train/ and test/ to add to the suite",
     )
     made.add_argument("--suite", help=f"measure on many datasets at once: {' or '.join(suite_names())}")
     made.add_argument("--data-root", help="with --suite: the folder that holds the datasets; default $ZOO_DATA")

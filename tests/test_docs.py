@@ -20,6 +20,7 @@ import zoo.cli
 from evaluation.protocols import PROTOCOLS
 from tests.hub_writable import serve_writable
 from training.methods import METHODS
+from zoo.data import registry
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -52,6 +53,7 @@ def here(workplace, monkeypatch):
     monkeypatch.chdir(workplace)
     monkeypatch.setitem(METHODS, "barlow", None)
     monkeypatch.setitem(PROTOCOLS, "nearest_mean", None)
+    monkeypatch.setattr(registry, "READERS", list(registry.READERS))
     with serve_writable() as hub:
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
         monkeypatch.setattr(constants, "ENDPOINT", hub.url)

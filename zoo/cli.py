@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from zoo.data.registry import examples
 from zoo.errors import ZooError
 
 app = typer.Typer(
@@ -22,9 +23,7 @@ app = typer.Typer(
 EncoderArgument = Annotated[
     str, typer.Argument(help="a catalogue name, hf-hub:org/name[@revision], https://host/NAME or local-dir:PATH")
 ]
-DataArgument = Annotated[
-    str, typer.Argument(help="an image folder, a torchvision name, digits, hf:org/name, a .parquet")
-]
+DataArgument = Annotated[str, typer.Argument(help=examples())]
 SplitOption = Annotated[str | None, typer.Option(help="split of the data, such as train or test")]
 RootOption = Annotated[str | None, typer.Option(help="where torchvision datasets lie")]
 DownloadOption = Annotated[bool, typer.Option("--download", help="fetch the dataset if it is missing")]
