@@ -50,6 +50,12 @@ def parser() -> argparse.ArgumentParser:
         help="finetune: SimCLR's 20,000 steps, batch 256 and grid of 56 settings",
     )
     made.add_argument("--no-floors", action="store_true", help="leave out the untrained encoder and the raw input")
+    made.add_argument(
+        "--initialisations",
+        type=int,
+        default=3,
+        help="random initialisations that the untrained encoder is the mean of",
+    )
     made.add_argument("--limit", type=int, help="at most this many samples a split, stratified")
     made.add_argument("--seed", type=int, default=0)
     made.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16", "fp16"))
@@ -75,6 +81,7 @@ def run(options: argparse.Namespace, command: str, quiet: bool = False) -> Evalu
             protocols=_protocols(options, ("logreg", "knn")),
             settings=_settings(options),
             floors=not options.no_floors,
+            initialisations=options.initialisations,
             limit=options.limit,
             seed=options.seed,
             precision=options.precision,
@@ -102,6 +109,7 @@ def suite(options: argparse.Namespace, command: str) -> int:
             settings=_settings(options),
             download=options.download,
             floors=not options.no_floors,
+            initialisations=options.initialisations,
             limit=options.limit,
             seed=options.seed,
             precision=options.precision,

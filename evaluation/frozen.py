@@ -39,6 +39,8 @@ def cached_features(
     return extract(encoder, dataset, precision=precision, out=home / f"{key}.npy", progress=progress).features
 
 
+#: Kinds of groups whose members are alike, the first that is known counts. A camera or a setup is shared by strangers.
+GROUPS = ("person", "video", "product", "object")
 #: Rows checked at once: a table larger than memory is never copied.
 ROWS = 16_384
 
@@ -78,6 +80,8 @@ class Outcome:
         warnings: sentences a reader must see next to the number.
         metrics: numbers that do not follow from `predicted`.
         settings: what tells several outcomes of one protocol apart, such as `{"labels": "5 %"}`.
+        samples: metric -> `(M,)` values whose mean it is, one for each sample that is judged, NaN for a sample that
+            takes no part. Of the same samples for every encoder, so that encoders can be compared in pairs.
     """
 
     predicted: np.ndarray | None
@@ -85,6 +89,7 @@ class Outcome:
     warnings: tuple[str, ...]
     metrics: dict[str, Metric] = field(default_factory=dict)
     settings: dict[str, str] = field(default_factory=dict)
+    samples: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def check(train: Features, test: Features) -> tuple[str, ...]:
@@ -119,6 +124,15 @@ def check(train: Features, test: Features) -> tuple[str, ...]:
             f"test classes {unseen.tolist()[:10]} do not occur in the training split; are the splits right?"
         )
     return _warnings(train)
+
+
+def groups_of(dataset: Dataset) -> np.ndarray | None:
+    """`(N,)` group of each sample where the reader knows one of `GROUPS`, such as the person who moves; else None.
+
+    Samples of one group are alike in ways that have nothing to do with their class, so that they are no independent
+    evidence: they are held out together, and drawn together when an interval is made.
+    """
+    return next((dataset.groups[kind] for kind in GROUPS if kind in dataset.groups), None)
 
 
 def selection(labels: np.ndarray, held: np.ndarray | None, fraction: float, seed: int) -> tuple | None:

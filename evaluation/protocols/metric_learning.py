@@ -51,7 +51,7 @@ class MetricLearning(Protocol[MetricLearningV1]):
         both = Features(
             np.concatenate([part.features for part in parts]), np.concatenate([part.labels for part in parts])
         )
-        scores, alone = ranked(both, self.settings.ks)
+        scores, _ = ranked(both, self.settings.ks)
         metrics = {f"recall_at_{k}": scores[f"hit_{k}"] for k in self.settings.ks}
         metrics |= {"map_at_r": scores["map_at_r"], "r_precision": scores["r_precision"]}
-        return ranking_outcome(metrics, len(both), alone, warnings, self.seed)
+        return ranking_outcome(metrics, both.labels, warnings, self.seed)

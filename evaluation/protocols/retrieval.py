@@ -45,9 +45,9 @@ class Retrieval(Protocol[RetrievalV1]):
             DataError: see `evaluation.frozen.check`; or no class of the test split has two samples.
         """
         warnings = check(train, test)
-        scores, alone = ranked(test, self.settings.ks)
+        scores, _ = ranked(test, self.settings.ks)
         metrics = {f"recall_at_{k}": scores[f"hit_{k}"] for k in self.settings.ks} | {"map": scores["ap"]}
-        return ranking_outcome(metrics, len(test), alone, warnings, self.seed)
+        return ranking_outcome(metrics, test.labels, warnings, self.seed)
 
 
 def ranked(part: Features, ks: Sequence[int]) -> tuple[dict[str, np.ndarray], int]:
@@ -85,11 +85,17 @@ def ranked(part: Features, ks: Sequence[int]) -> tuple[dict[str, np.ndarray], in
     return {name: torch.cat(parts).double().numpy() for name, parts in found.items()}, len(part) - len(queries)
 
 
-def ranking_outcome(
-    values: dict[str, np.ndarray], samples: int, alone: int, warnings: Sequence[str], seed: int
-) -> Outcome:
-    """Means over queries with bootstrap intervals; `alone`: how many of all samples ask nothing."""
-    if alone:
-        warnings = (*warnings, f"{alone} of {samples} samples are alone in their class and ask nothing")
+def ranking_outcome(values: dict[str, np.ndarray], labels: np.ndarray, warnings: Sequence[str], seed: int) -> Outcome:
+    """Means over queries with bootstrap intervals.
+
+    Args:
+        values: of the samples that ask, as `ranked` gives them. labels: `(N,)` of all samples.
+    """
+    asks = np.bincount(labels)[labels] > 1
+    if not asks.all():
+        warnings = (*warnings, f"{(~asks).sum()} of {len(asks)} samples are alone in their class and ask nothing")
     metrics = {name: mean_with_interval(each, seed) for name, each in values.items()}
-    return Outcome(None, {"queries": samples - alone}, tuple(warnings), metrics)
+    samples = {name: np.full(len(labels), np.nan) for name in values}
+    for name, each in values.items():
+        samples[name][asks] = each
+    return Outcome(None, {"queries": int(asks.sum())}, tuple(warnings), metrics, samples=samples)

@@ -222,7 +222,7 @@ def score_chart(rows: Sequence[Result], encoder_name: str = "", *, name: str = "
     with style():
         picture = _bars(grouped, rows, chance)
     caption = (
-        "Top-1 accuracy; whiskers are 95 % bootstrap intervals over test samples."
+        "Top-1 accuracy; whiskers are 95 % intervals over test samples."
         + (" Dotted line: guessing among equally frequent classes." if chance else "")
         + (f" Encoder: {encoder_name}." if encoder_name else "")
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evaluation.protocols import describe, protocol_title
-from evaluation.report.tables import HEADERS, lines
+from evaluation.report.tables import CAPTION, HEADERS, lines
 from evaluation.report.verdict import groups, verdict
 from zoo.checkpoint.results import Result, setting_text
 from zoo.files import write_whole
@@ -67,6 +67,7 @@ def write_report(
         verdict=verdict(rows),
         groups=grouped,
         headers=HEADERS[1:],
+        caption=CAPTION,
         wide=WIDE,
         warnings=warnings,
         notes=notes,
