@@ -54,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
         "--initialisations",
         type=int,
         default=3,
-        help="random initialisations that the untrained encoder is the mean of",
+        help="the untrained encoder is the mean over this many random networks",
     )
     made.add_argument("--limit", type=int, help="at most this many samples a split, stratified")
     made.add_argument("--seed", type=int, default=0)

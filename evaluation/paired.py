@@ -2,7 +2,7 @@
 
 Two intervals that overlap say little: both rise and fall with the same hard samples. A paired difference takes that
 out. Its error has up to three sources, which add up as variances: the test samples (by bootstrap, whole groups at a
-time where a reader knows groups such as persons), the random initialisations of a baseline, and draws of training labels.
+time where a reader knows groups such as persons), the random initialisations of a baseline, and draws of labels.
 Few groups, initialisations or draws widen the interval through Student's t, with the degrees of freedom of Welch and
 Satterthwaite.
 """
