@@ -14,7 +14,6 @@ from pydantic import Field, field_validator
 from torch import Tensor
 
 from zoo.errors import InputError
-from zoo.preprocessing.skeleton import SkeletonInput
 from zoo.strict import Strict
 
 
@@ -47,17 +46,12 @@ class ImageInput(Strict):
             raise ValueError(f"every std must be > 0, got {value}")
         return value
 
+    def transform(self) -> ImageTransform:
+        """The preprocessing of one image."""
+        return ImageTransform(self)
+
 
 _RESAMPLE = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
-
-
-def transform_for(input: ImageInput | SkeletonInput) -> Any:
-    """The transform that belongs to an encoder's `input`."""
-    if isinstance(input, ImageInput):
-        return ImageTransform(input)
-    from zoo.preprocessing.skeleton import SkeletonTransform
-
-    return SkeletonTransform(input)
 
 
 def to_rgb(image: Any) -> Image.Image:

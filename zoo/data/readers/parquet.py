@@ -20,7 +20,7 @@ from zoo.data.images import decode
 from zoo.data.reader import PathReader
 from zoo.data.readers.folder import SPLIT_FOLDERS, first_file, visible
 from zoo.errors import DataError
-from zoo.files import workers
+from zoo.device import workers
 
 IMAGE_NAMES = ("image", "img", "images", "png", "jpg", "jpeg", "webp", "picture", "photo")
 LABEL_NAMES = ("label", "labels", "fine_label", "class", "category", "target", "y")
