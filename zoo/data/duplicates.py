@@ -15,7 +15,7 @@ from zoo.errors import DataError
 from zoo.files import cache_root, chunks_in_order, make_folder, replacing
 
 #: Part of the file name: raise it whenever the same content would give another digest.
-DIGEST_VERSION = 1
+DIGEST_VERSION = 2
 
 
 def duplicates(a: Dataset, b: Dataset) -> list[tuple[int, int]]:

@@ -16,7 +16,7 @@ from zoo.files import cache_root, chunks_in_order, locked, make_folder, remove_l
 from zoo.preprocessing.image import resize_and_crop, to_rgb
 
 #: Part of the file name: raise it whenever the same image would give other pixels.
-PIXEL_VERSION = 1
+PIXEL_VERSION = 2
 Progress = Callable[[int, int], None]
 
 
