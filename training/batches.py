@@ -40,7 +40,8 @@ class TrainingData:
         labels = self.dataset.labels
         self.train, self.held = _parts(self.dataset, data)
         if data.limit is not None and data.limit < len(self.train):
-            stratified = labels is not None and not searches(recipe)
+            # A search must not see labels in any guise.
+            stratified = labels is not None and not method_class(recipe.method["name"]).halves
             part = labels[self.train] if stratified else len(self.train)
             _, chosen = held_out(part, data.limit / len(self.train), seed=0)
             self.train = self.train[chosen]
@@ -74,11 +75,6 @@ def statistics_images(data: TrainingData, seed: int) -> Tensor:
     # Epoch -2: the order of no epoch, nor that of the halves of a search.
     chosen = data.train[epoch_order(seed, (1 << 32) - 2, len(data.train))[:count]]
     return torch.from_numpy(data.array[np.sort(data.rows(chosen))]).permute(0, 3, 1, 2)
-
-
-def searches(recipe) -> bool:
-    """Whether the recipe's method draws from two halves, as a search does; it must not see labels in any guise."""
-    return bool(getattr(method_class(recipe.method["name"]), "halves", False))
 
 
 def _parts(dataset: Dataset, data) -> tuple[np.ndarray, np.ndarray]:

@@ -22,9 +22,10 @@ import yaml
 
 from training import distributed
 from training.environment import command_line
-from training.methods.ssnas import GENOTYPE, SSNAS
+from training.methods.ssnas import SSNAS
 from training.recipe import Recipe, apply_override, parse_recipe
 from training.run_folder import RunFolder
+from training.search.history import GENOTYPE
 from zoo.architectures.genotype import parse_genotype
 from zoo.checkpoint.config import Method
 from zoo.errors import ConfigError, TrainingError, nearest
