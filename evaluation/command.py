@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import sys
 import warnings
 from collections.abc import Sequence
@@ -52,6 +50,12 @@ def parser() -> argparse.ArgumentParser:
         help="finetune: SimCLR's 20,000 steps, batch 256 and grid of 56 settings",
     )
     made.add_argument("--no-floors", action="store_true", help="leave out the untrained encoder and the raw input")
+    made.add_argument(
+        "--initialisations",
+        type=int,
+        default=3,
+        help="the untrained encoder is the mean over this many random networks",
+    )
     made.add_argument("--limit", type=int, help="at most this many samples a split, stratified")
     made.add_argument("--seed", type=int, default=0)
     made.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16", "fp16"))
@@ -77,6 +81,7 @@ def run(options: argparse.Namespace, command: str, quiet: bool = False) -> Evalu
             protocols=_protocols(options, ("logreg", "knn")),
             settings=_settings(options),
             floors=not options.no_floors,
+            initialisations=options.initialisations,
             limit=options.limit,
             seed=options.seed,
             precision=options.precision,
@@ -94,9 +99,10 @@ def suite(options: argparse.Namespace, command: str) -> int:
     from evaluation.console import stages
     from evaluation.report.suite_page import overview, write_suite
 
+    encoder = load(options.encoder)
     with stages() as progress:
         found = run_suite(
-            load(options.encoder),
+            encoder,
             options.suite,
             options.data_root or options.root,
             folders=[options.dataset] if options.dataset else [],
@@ -104,6 +110,7 @@ def suite(options: argparse.Namespace, command: str) -> int:
             settings=_settings(options),
             download=options.download,
             floors=not options.no_floors,
+            initialisations=options.initialisations,
             limit=options.limit,
             seed=options.seed,
             precision=options.precision,
@@ -115,7 +122,7 @@ def suite(options: argparse.Namespace, command: str) -> int:
     for skipped in found.skipped:
         console.print(f"skipped {skipped.title}: {skipped.reason}", markup=False)
     if options.out is not None:
-        print(f"wrote {write_suite(found, options.encoder, options.out, weights_sha256(options.encoder))}")
+        print(f"wrote {write_suite(found, options.encoder, options.out, weights_sha256(encoder))}")
     return 0
 
 
@@ -182,14 +189,14 @@ def write(found: Evaluation, encoder: str, folder: Path) -> Path:
     from evaluation.report.neighbours import nearest_neighbours
     from evaluation.report.page import write_report
     from evaluation.report.skeleton_strips import motion_strips
-    from zoo.files import replacing
+    from evaluation.report.tables import as_csv
+    from zoo.files import write_text
 
     folder.mkdir(parents=True, exist_ok=True)
-    network = load(encoder)
-    results = Results(weights_sha256=_sha256(network), rows=found.rows)
-    for name, text in (("results.json", results.to_json()), ("results.csv", as_csv(found))):
-        with replacing(folder / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+    network = found.encoder
+    results = Results(weights_sha256=weights_sha256(network), rows=found.rows)
+    for name, text in (("results.json", results.to_json()), ("results.csv", as_csv(found.rows))):
+        write_text(folder / name, text, DataError)
     names = found.test_data.class_names
     predicted = next(iter(found.predicted.values()), None)
     figures = [
@@ -209,29 +216,9 @@ def write(found: Evaluation, encoder: str, folder: Path) -> Path:
     )
 
 
-def weights_sha256(encoder: str) -> str | None:
-    """The hash in the checkpoint's config.json."""
-    return _sha256(load(encoder))
-
-
-def _sha256(network: Encoder) -> str | None:
+def weights_sha256(network: Encoder) -> str | None:
+    """The hash in the checkpoint's config.json; None for an encoder that was never published."""
     return network.config.weights.sha256 if network.config is not None else None
-
-
-def as_csv(found: Evaluation) -> str:
-    """One line per result and metric."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(
-        ["protocol", "subject", "metric", "value", "low", "high", "train", "test", "seed", "chosen", "command"]
-    )
-    for row in found.rows:
-        for name, metric in row.metrics.items():
-            sides = [f"{side.name}/{side.split} ({side.samples})" for side in (row.train, row.test)]
-            chosen = " ".join(f"{key}={value}" for key, value in row.chosen.items())
-            values = [metric.value, metric.low, metric.high]
-            writer.writerow([row.protocol, row.subject, name, *values, *sides, row.seed, chosen, row.command])
-    return out.getvalue()
 
 
 def _without_out(arguments: list[str]) -> list[str]:

@@ -15,7 +15,7 @@ from zoo.device import chunks_in_order
 from zoo.files import cache_root, write_cache
 
 #: Part of the file name: raise it whenever the same content would give another digest.
-DIGEST_VERSION = 1
+DIGEST_VERSION = 2
 
 
 def duplicates(a: Dataset, b: Dataset) -> list[tuple[int, int]]:

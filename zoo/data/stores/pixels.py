@@ -15,7 +15,7 @@ from zoo.files import cache_root, locked, make_folder, remove_leftovers, replaci
 from zoo.preprocessing.image import resize_and_crop, to_rgb
 
 #: Part of the file name: raise it whenever the same image would give other pixels.
-PIXEL_VERSION = 1
+PIXEL_VERSION = 2
 _FIX = "free some space, set ZOO_CACHE to another disk, or ask for a smaller size"
 Progress = Callable[[int, int], None]
 
