@@ -13,8 +13,7 @@ from zoo.data.base import Dataset
 from zoo.data.splits import held_out
 from zoo.encoder import Encoder
 from zoo.errors import DataError
-from zoo.features.extract import extract, feature_key
-from zoo.files import cache_root, make_folder
+from zoo.features.extract import extract_cached
 
 
 def cached_features(
@@ -34,9 +33,7 @@ def cached_features(
     Raises:
         InputError, DataError: as `zoo.extract`.
     """
-    key = feature_key(encoder, dataset, precision=precision)
-    home = make_folder(cache_root(folder) if folder is not None else cache_root() / "features")
-    return extract(encoder, dataset, precision=precision, out=home / f"{key}.npy", progress=progress).features
+    return extract_cached(encoder, dataset, precision=precision, folder=folder, progress=progress).features
 
 
 #: Kinds of groups whose members are alike, the first that is known counts. A camera or a setup is shared by strangers.
