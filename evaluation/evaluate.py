@@ -254,7 +254,7 @@ def _features(
     assert dataset.labels is not None
     labels = np.asarray(dataset.labels, dtype=np.int64)
     if subject == "raw":
-        return Features(floor_features.raw(network, dataset), labels, dataset)
+        return Features(floor_features.raw(network, dataset), labels, dataset, groups=groups_of(dataset))
     advance = None
     if progress is not None:
 
@@ -266,7 +266,7 @@ def _features(
         found = cached_features(network, dataset, precision=precision, folder=folder, progress=advance)
     else:
         found = embed(network, dataset, precision=precision, progress=advance)
-    return Features(found, labels, dataset, network)
+    return Features(found, labels, dataset, network, groups_of(dataset))
 
 
 def _record(dataset: Dataset) -> DataRecord:

@@ -206,7 +206,7 @@ def test_numbers_are_repeated_where_the_data_is_at_hand(tmp_path, monkeypatch):
     folder = publish(tmp_path / "run", "simclr_small_toys", out=tmp_path / "zoo", results=results)
     monkeypatch.setenv("ZOO_CHECKPOINTS", str(tmp_path / "zoo"))
     first, second = repeat("simclr_small_toys")
-    assert first.ok and "knn-v1, encoder: top1" in first.text
+    assert first.ok and "knn-v2, encoder: top1" in first.text
     assert second.ok and "not repeated" in second.text and "no/such/folder" in second.text
     edit(folder / "results.json", lambda r: r["rows"][0]["metrics"]["top1"].update(value=0.999))
     assert not repeat("simclr_small_toys")[0].ok
