@@ -10,10 +10,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evaluation.report.tables import _SUPERSCRIPT, HEADERS, _plain, lines
+from evaluation.report.tables import _SUPERSCRIPT, HEADERS, lines
 from evaluation.report.verdict import groups, protocol_title, verdict
 from zoo.checkpoint.results import Result, setting_text
 from zoo.files import write_whole
+from zoo.text import markdown as escaped
+from zoo.text import page_text
 
 if TYPE_CHECKING:
     from evaluation.report.drawing import Figure
@@ -27,9 +29,9 @@ def markdown(rows: Sequence[Result], encoder_name: str = "") -> str:
     """The table in GitHub's Markdown, footnotes below it."""
     grouped, notes = lines(rows, encoder_name)
     text = ["| " + " | ".join(HEADERS) + " |", "|---|---|---:|---:|---|---:|"]
-    text += ["| " + " | ".join(_plain(cell) for cell in line.cells()) + " |" for group in grouped for line in group]
+    text += ["| " + " | ".join(escaped(cell) for cell in line.cells()) + " |" for group in grouped for line in group]
     text += [""] * bool(notes)
-    text += [f"{str(i).translate(_SUPERSCRIPT)} {_plain(note)}  " for i, note in enumerate(notes, 1)]
+    text += [f"{str(i).translate(_SUPERSCRIPT)} {escaped(note)}  " for i, note in enumerate(notes, 1)]
     return "\n".join(text) + "\n"
 
 
@@ -66,6 +68,7 @@ def write_report(
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
+        finalize=page_text,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -17,6 +17,7 @@ from evaluation.report.verdict import groups, metric_title, protocol_title
 from evaluation.suite import Entry, SuiteResults, SuiteRun, as_csv
 from zoo.checkpoint.results import Metric, Result
 from zoo.files import write_whole
+from zoo.text import page_text, printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -53,7 +54,7 @@ def overview(run: SuiteRun) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    made = Table(caption=Text(verdict(run)), caption_justify="left")
+    made = Table(caption=Text(printable(verdict(run))), caption_justify="left")
     for header in ("dataset", "protocol", "metric", "encoder %", "untrained %", "raw %", "above the better floor"):
         made.add_column(header, justify="right" if "%" in header or "above" in header else "left")
     for name, found in run.found.items():
@@ -61,7 +62,7 @@ def overview(run: SuiteRun) -> Table:
         for index, line in enumerate(lines_):
             cells = (run.entry(name).title if index == 0 else "", line.protocol, line.metric, line.encoder)
             gain = line.gain + (" (overlap)" if line.outcome == "overlap" else "")
-            texts = (Text(cell) for cell in (*cells, line.untrained, line.raw, gain))
+            texts = (Text(printable(cell)) for cell in (*cells, line.untrained, line.raw, gain))
             made.add_row(*texts, end_section=index == len(lines_) - 1)
     return made
 
@@ -73,6 +74,7 @@ def render(run: SuiteRun, encoder_name: str) -> str:
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
+        finalize=page_text,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from evaluation.report.verdict import group_title, groups, metric_title, subject_title
 from zoo.checkpoint.results import DataRecord, Metric, Result, setting_text
 from zoo.files import write_whole
+from zoo.text import printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -75,7 +76,7 @@ def table(rows: Sequence[Result], encoder_name: str = "") -> Table:
     caption = "95 % bootstrap intervals over test samples" + "".join(
         f"\n{str(i).translate(_SUPERSCRIPT)} {note}" for i, note in enumerate(notes, 1)
     )
-    made = Table(caption=Text(caption), caption_justify="left")
+    made = Table(caption=Text(printable(caption, lines=True)), caption_justify="left")
     for header, justify in zip(HEADERS, ("left", "left", "right", "right", "left", "right"), strict=True):
         made.add_column(header, justify=justify)
     for group in grouped:
@@ -83,7 +84,7 @@ def table(rows: Sequence[Result], encoder_name: str = "") -> Table:
             cells = line.cells() if index == 0 else ("", *line.cells()[1:])
             # As Text: a name with [brackets] is not markup.
             style = "dim" if line.is_floor else "bold"
-            made.add_row(*(Text(cell, style=style) for cell in cells), end_section=index == len(group) - 1)
+            made.add_row(*(Text(printable(cell), style=style) for cell in cells), end_section=index == len(group) - 1)
     return made
 
 
@@ -123,8 +124,3 @@ def _interval(metric: Metric | None) -> str:
     if metric is None:
         return "–"
     return f"{_percent(metric.value)} [{_percent(metric.low)}, {_percent(metric.high)}]"
-
-
-def _plain(text: str) -> str:
-    """A cell that Markdown shows as it is: no column break, no tag, no line break."""
-    return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
