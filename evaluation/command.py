@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import sys
 import warnings
 from collections.abc import Sequence
@@ -53,6 +51,12 @@ def parser() -> argparse.ArgumentParser:
         help="finetune: SimCLR's 20,000 steps, batch 256 and grid of 56 settings",
     )
     made.add_argument("--no-floors", action="store_true", help="leave out the untrained encoder and the raw input")
+    made.add_argument(
+        "--initialisations",
+        type=int,
+        default=3,
+        help="the untrained encoder is the mean over this many random networks",
+    )
     made.add_argument("--limit", type=int, help="at most this many samples a split, stratified")
     made.add_argument("--seed", type=int, default=0)
     made.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16", "fp16"))
@@ -78,6 +82,7 @@ def run(options: argparse.Namespace, command: str, quiet: bool = False) -> Evalu
             protocols=_protocols(options, ("logreg", "knn")),
             settings=_settings(options),
             floors=not options.no_floors,
+            initialisations=options.initialisations,
             limit=options.limit,
             seed=options.seed,
             precision=options.precision,
@@ -105,6 +110,7 @@ def suite(options: argparse.Namespace, command: str) -> int:
             settings=_settings(options),
             download=options.download,
             floors=not options.no_floors,
+            initialisations=options.initialisations,
             limit=options.limit,
             seed=options.seed,
             precision=options.precision,
@@ -183,12 +189,13 @@ def write(found: Evaluation, encoder: str, folder: Path) -> Path:
     from evaluation.report.neighbours import nearest_neighbours
     from evaluation.report.page import write_report
     from evaluation.report.skeleton_strips import motion_strips
+    from evaluation.report.tables import as_csv
     from zoo.files import replacing
 
     folder.mkdir(parents=True, exist_ok=True)
     network = load(encoder)
     results = Results(weights_sha256=_sha256(network), rows=found.rows)
-    for name, text in (("results.json", results.to_json()), ("results.csv", as_csv(found))):
+    for name, text in (("results.json", results.to_json()), ("results.csv", as_csv(found.rows))):
         with replacing(folder / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
     names = found.test_data.class_names
@@ -217,22 +224,6 @@ def weights_sha256(encoder: str) -> str | None:
 
 def _sha256(network: Encoder) -> str | None:
     return network.config.weights.sha256 if network.config is not None else None
-
-
-def as_csv(found: Evaluation) -> str:
-    """One line per result and metric."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(
-        ["protocol", "subject", "metric", "value", "low", "high", "train", "test", "seed", "chosen", "command"]
-    )
-    for row in found.rows:
-        for name, metric in row.metrics.items():
-            sides = [f"{side.name}/{side.split} ({side.samples})" for side in (row.train, row.test)]
-            chosen = " ".join(f"{key}={value}" for key, value in row.chosen.items())
-            values = [metric.value, metric.low, metric.high]
-            writer.writerow([row.protocol, row.subject, name, *values, *sides, row.seed, chosen, row.command])
-    return out.getvalue()
 
 
 def _without_out(arguments: list[str]) -> list[str]:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from evaluation.evaluate import Progress
+from evaluation.protocols.base import Progress
 from zoo.text import printable
 
 

@@ -47,6 +47,8 @@ def repeat(name: str, data: str | None = None) -> list[Check]:
         # Not those of the command: what "logreg" stands for may have become another version since.
         names = dict.fromkeys(short_name(row.protocol) for row in rows if row.command == command)
         options.protocol = ",".join(name for name in names if name is not None)
+        stored = [row.spread for row in rows if row.command == command and row.subject == "untrained"]
+        options.initialisations = max((len(v) for spread in stored for v in spread.values()), default=1)
         measured = run(options, command, quiet=True).rows if options.protocol else ()
         again = {_key(row): row for row in measured}
         checks += [_compare(row, again.get(_key(row))) for row in rows if row.command == command]

@@ -41,12 +41,15 @@ def parser() -> argparse.ArgumentParser:
         "--plan", action="store_true", help="print parameters, FLOPs, memory, steps and time; do not train"
     )
     made.add_argument("--list", action="store_true", help="list the recipes")
+    made.add_argument("--help-recipe", metavar="NAME", help="explain every key of a recipe")
     return made
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 done, 1 stopped early (state saved) or failed, 2 bad input."""
     options = parser().parse_intermixed_args(arguments)  # key=value may follow --out DIR
+    if options.help_recipe is not None:
+        return _help_recipe(options.help_recipe, [word for word in (options.recipe, *options.overrides) if word])
     if options.list or options.recipe is None:
         print("\n".join(available_recipes() + available_pipelines()))
         return 0 if options.list else 2
@@ -67,6 +70,17 @@ def main(arguments: list[str] | None = None) -> int:
     except ZooError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+
+
+def _help_recipe(name: str, overrides: list[str]) -> int:
+    from training.settings import help_recipe
+
+    try:
+        print(help_recipe(name, overrides), end="")
+    except ZooError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
 
 
 def _stages(path: Path, options: argparse.Namespace) -> int:

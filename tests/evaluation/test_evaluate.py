@@ -107,7 +107,7 @@ def test_one_class_is_refused_before_any_feature_is_computed(address):
 def test_unusable_settings_are_refused():
     for name, settings in (("knn", {"k_grid": (-3,)}), ("knn", {"k_grid": ()}), ("logreg", {"c_grid": (0.0,)})):
         with pytest.raises(ConfigError, match=name):
-            protocol(name, **settings)
+            protocol(name, settings)
 
 
 def test_a_k_that_a_person_fixed_is_the_k_that_votes():
