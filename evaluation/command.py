@@ -19,6 +19,7 @@ from zoo.data.base import Dataset
 from zoo.data.registry import examples
 from zoo.encoder import Encoder
 from zoo.errors import DataError, UnknownNameError
+from zoo.text import printable
 
 
 def parser() -> argparse.ArgumentParser:
@@ -120,7 +121,7 @@ def suite(options: argparse.Namespace, command: str) -> int:
     console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
     console.print(overview(found))
     for skipped in found.skipped:
-        console.print(f"skipped {skipped.title}: {skipped.reason}", markup=False)
+        console.print(printable(f"skipped {skipped.title}: {skipped.reason}"), markup=False)
     if options.out is not None:
         print(f"wrote {write_suite(found, options.encoder, options.out, weights_sha256(encoder))}")
     return 0
