@@ -18,7 +18,7 @@ from evaluation.protocols.few_label import FewLabelProbe, FewLabelV1, metrics_ov
 from evaluation.protocols.finetune import FineTuner, FineTuneV1
 from zoo.checkpoint.results import DataRecord, Metric, Result
 from zoo.data.base import Dataset, Joined
-from zoo.data.splits import held_out
+from zoo.data.splits import at_most
 from zoo.encoder import Encoder
 from zoo.errors import DataError, UnknownNameError
 from zoo.features.extract import embed
@@ -58,6 +58,9 @@ def evaluate(
     limit: int | None = None,
     seed: int = 0,
     precision: str = "auto",
+    device: str | None = None,
+    batch_size: int = 256,
+    workers: int | None = None,
     keep: str | Path | bool = False,
     command: str = "",
     progress: Progress | None = None,
@@ -74,7 +77,7 @@ def evaluate(
         headline: the metric that the field reports for this dataset, where something is classified.
         limit: at most this many samples a split, stratified and seeded.
         seed: of every random choice.
-        precision: of the forward pass, see `zoo.extract`.
+        precision, device, batch_size, workers: of the forward pass, see `zoo.extract`.
         keep: read features from, and leave them in, a folder (True: $ZOO_CACHE/features), mapped into memory.
         command: what a person types to repeat the numbers; stored with them.
         progress: called as `progress(what, done, total)`.
@@ -103,12 +106,13 @@ def evaluate(
         before, validation = len(train), limited(validation, limit, seed)
         train = Joined([train, validation])
         held = np.arange(before, len(train), dtype=np.int64)
+    forward = {"precision": precision, "device": device, "batch_size": batch_size, "workers": workers}
     rows: list[Result] = []
     own: tuple[Features, Features] | None = None
     predicted: dict[str, np.ndarray] = {}
     for subject in ("encoder", "untrained", "raw") if floors else ("encoder",):
         network = floor_features.untrained(encoder, seed) if subject == "untrained" else encoder
-        parts = [_features(subject, network, part, precision, keep, progress) for part in (train, test)]
+        parts = [_features(subject, network, part, forward, keep, progress) for part in (train, test)]
         for setting in chosen:
             if isinstance(setting, FineTuneV1) and subject == "raw":  # there is no network to train
                 continue
@@ -132,7 +136,7 @@ def evaluate(
                 ]
                 continue
             if isinstance(setting, FineTuneV1):
-                tuner = FineTuner(setting, seed, precision=precision, progress=progress)
+                tuner = FineTuner(setting, seed, precision=precision, device=device, progress=progress)
                 outcome = tuner.run(network, train, test, held)
             else:
                 outcome = EVALUATORS[setting.name](setting, seed).run(*parts, held)
@@ -164,16 +168,14 @@ def limited(dataset: Dataset, limit: int | None, seed: int = 0) -> Dataset:
     """At most `limit` samples of a split, stratified and seeded; the split itself if it is smaller."""
     if limit is None or len(dataset) <= limit:
         return dataset
-    labels = dataset.labels if dataset.labels is not None else len(dataset)
-    _, kept = held_out(labels, limit / len(dataset), seed)
-    return dataset.subset(np.sort(kept))
+    return dataset.subset(at_most(dataset.labels, len(dataset), limit, seed))
 
 
 def _features(
     subject: str,
     network: Encoder,
     dataset: Dataset,
-    precision: str,
+    forward: dict[str, Any],
     keep: str | Path | bool,
     progress: Progress | None,
 ) -> Features:
@@ -189,8 +191,8 @@ def _features(
 
     if keep:
         folder = None if keep is True else keep
-        return Features(cached_features(network, dataset, precision=precision, folder=folder, progress=advance), labels)
-    return Features(embed(network, dataset, precision=precision, progress=advance), labels)
+        return Features(cached_features(network, dataset, **forward, folder=folder, progress=advance), labels)
+    return Features(embed(network, dataset, **forward, progress=advance), labels)
 
 
 def _few_label(

@@ -22,6 +22,9 @@ def cached_features(
     dataset: Dataset,
     *,
     precision: str = "auto",
+    device: str | None = None,
+    batch_size: int = 256,
+    workers: int | None = None,
     folder: str | Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
@@ -34,9 +37,11 @@ def cached_features(
     Raises:
         InputError, DataError: as `zoo.extract`.
     """
-    key = feature_key(encoder, dataset, precision=precision)
+    forward = {"precision": precision, "device": device, "batch_size": batch_size}
+    key = feature_key(encoder, dataset, **forward)
     home = make_folder(cache_root(folder) if folder is not None else cache_root() / "features")
-    return extract(encoder, dataset, precision=precision, out=home / f"{key}.npy", progress=progress).features
+    out = home / f"{key}.npy"
+    return extract(encoder, dataset, **forward, workers=workers, out=out, progress=progress).features
 
 
 #: Rows checked at once: a table larger than memory is never copied.

@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from evaluation.__main__ import main
-from evaluation.command import parser, run
+from evaluation.command import ProbeOptions, probe
 from evaluation.evaluate import evaluate
 from evaluation.floors import raw, untrained
 from evaluation.frozen import Features
 from evaluation.protocols import protocol
 from evaluation.protocols.knn import KNNProbe, KnnV1
 from evaluation.protocols.logistic import LogisticProbe, LogRegV2
+from evaluation.repeat import read_command
 from tests.zoo.checkpoints import same_weights, small_encoder, write_small
 from zoo.checkpoint.loading import load
 from zoo.checkpoint.results import read_results
@@ -69,7 +70,7 @@ def test_the_command_line_writes_what_its_stored_command_repeats(address, tmp_pa
     assert stored.weights_sha256 == load(address).config.weights.sha256
     command = shlex.split(stored.rows[0].command)
     assert command[:3] == ["python", "-m", "evaluation"] and "--out" not in command
-    again = run(parser().parse_args(command[3:]), "", quiet=True)
+    again = probe(*read_command(stored.rows[0].command), quiet=True)
     assert [row.metrics for row in again.rows] == [row.metrics for row in stored.rows]
 
 
@@ -93,8 +94,7 @@ def test_bad_input_is_one_line_and_exit_status_2(address, arguments, message, ca
 
 def test_copies_of_training_images_in_the_test_split_are_reported(address):
     with pytest.warns(UserWarning, match="exact copies of training samples"):
-        options = [address, DATA, "--test-split", "train", "--protocol", "knn", "--no-floors"]
-        run(parser().parse_args(options), "", quiet=True)
+        probe(address, DATA, ProbeOptions(test_split="train", protocol="knn", no_floors=True), quiet=True)
 
 
 def test_one_class_is_refused_before_any_feature_is_computed(address):

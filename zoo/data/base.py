@@ -36,6 +36,13 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.keys)
 
+    def __repr__(self) -> str:
+        """`<Dataset cifar10/test: 10,000 images, 10 classes (airplane, automobile, bird, ...)>`."""
+        kind = {"image": "images", "skeleton": "skeleton sequences"}.get(self.modality, self.modality)
+        shown = ", ".join(self.class_names[:3]) + (", ..." if len(self.class_names) > 3 else "")
+        classes = f"{len(self.class_names)} classes ({shown})" if self.class_names else "no labels"
+        return f"<{type(self).__name__} {self.name}/{self.split}: {len(self):,} {kind}, {classes}>"
+
     def sample(self, index: int) -> Any:
         """Sample `index`: a PIL image, or a skeleton sequence `(T, V, C)` float32 array in metres.
 
