@@ -18,6 +18,7 @@ import zoo
 import zoo.cli
 from tests.hub_writable import serve_writable
 from training.methods import METHODS
+from zoo.data import registry
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -49,6 +50,7 @@ def here(workplace, monkeypatch):
 
     monkeypatch.chdir(workplace)
     monkeypatch.setitem(METHODS, "barlow", None)
+    monkeypatch.setattr(registry, "READERS", list(registry.READERS))
     with serve_writable() as hub:
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
         monkeypatch.setattr(constants, "ENDPOINT", hub.url)

@@ -11,7 +11,6 @@ from torch import Tensor
 from training.methods import method_class
 from zoo.data.addresses import open_dataset
 from zoo.data.base import Dataset
-from zoo.data.skeletons import facts_of
 from zoo.data.splits import held_out
 from zoo.data.stores.pixels import pixel_view
 from zoo.data.stores.sequences import SequenceStore, sequence_store
@@ -41,7 +40,8 @@ class TrainingData:
         labels = self.dataset.labels
         self.train, self.held = _parts(self.dataset, data)
         if data.limit is not None and data.limit < len(self.train):
-            stratified = labels is not None and not searches(recipe)
+            # A search must not see labels in any guise.
+            stratified = labels is not None and not method_class(recipe.method["name"]).halves
             part = labels[self.train] if stratified else len(self.train)
             _, chosen = held_out(part, data.limit / len(self.train), seed=0)
             self.train = self.train[chosen]
@@ -77,16 +77,11 @@ def statistics_images(data: TrainingData, seed: int) -> Tensor:
     return torch.from_numpy(data.array[np.sort(data.rows(chosen))]).permute(0, 3, 1, 2)
 
 
-def searches(recipe) -> bool:
-    """Whether the recipe's method draws from two halves, as a search does; it must not see labels in any guise."""
-    return bool(getattr(method_class(recipe.method["name"]), "halves", False))
-
-
 def _parts(dataset: Dataset, data) -> tuple[np.ndarray, np.ndarray]:
     """Positions to train on, and positions that are held out."""
     everything = np.arange(len(dataset))
     if data.held_out_groups:
-        groups = facts_of(dataset).groups
+        groups = dataset.groups.get("person")
         if groups is None:
             raise DataError(f"{dataset.name} does not say who performs its samples; use data.held_out instead")
         absent = sorted(set(data.held_out_groups) - set(groups.tolist()))

@@ -15,9 +15,9 @@ from zoo.checkpoint.writing import write_checkpoint
 def export_encoder(trainer: Trainer) -> Path:
     """Write `RUN/encoder/`: config.json with the full training record, and the weights.
 
-    A method whose result is no encoder has an `export` of its own.
+    A method that does not end in an encoder writes its own result instead; returns what was written.
     """
-    if hasattr(trainer.method, "export"):
+    if not trainer.method.ends_in_encoder:
         return trainer.method.export(trainer)
     recipe, data = trainer.recipe, trainer.data
     method = trainer.method
@@ -54,13 +54,12 @@ def export_encoder(trainer: Trainer) -> Path:
 
 
 def draw_pictures(trainer: Trainer) -> list[Path]:
-    """Pictures in the run folder, of methods that have a `draw`; on held-out images where there are any."""
-    draw = getattr(trainer.method, "draw", None)
-    if draw is None:
+    """What the method draws of held-out images, or of training images where none are held out."""
+    if trainer.recipe.input.modality != "image":
         return []
     held = trainer.data.held if len(trainer.data.held) else trainer.data.train
     # Evenly spaced, as files are ordered by class.
     chosen = held[:: max(1, len(held) // 8)][:8]
     images = trainer.batches.get(trainer.data.rows(chosen))["images"]
     with trainer.autocast():
-        return draw(images, trainer.folder.path)
+        return trainer.method.draw(images, trainer.folder.path)

@@ -13,11 +13,11 @@ import torch
 from torch import nn
 
 from training import distributed
-from training.batches import TrainingData, batches_for, epoch_order, searches, statistics_images, step_seed
+from training.batches import TrainingData, batches_for, epoch_order, statistics_images, step_seed
 from training.environment import refuse_unwritten_gradients
 from training.init import initial_weights
 from training.methods import method_class
-from training.methods.base import Context
+from training.methods.base import Context, Method
 from training.modules.batch_norm import convert_batch_norm
 from training.monitor import OnlineKNN
 from training.optim import build_optimizer, peak_learning_rate, schedule
@@ -43,7 +43,7 @@ def build_method(
     classes: int | None = None,
     images: Callable[[], torch.Tensor] | None = None,
     start: dict[str, torch.Tensor] | None = None,
-) -> nn.Module:
+) -> Method:
     """The method, seeded by the recipe: equal on every rank. Its encoder is fresh, or holds the weights `start`.
 
     `images` gives training images to a fresh encoder that takes statistics from them, before anything copies it.
@@ -56,6 +56,9 @@ def build_method(
         samples=samples,
         classes=classes,
         seed=recipe.seed,
+        accumulate=recipe.accumulate,
+        processes=distributed.world_size(),
+        optimizer=recipe.optim.name,
     )
     encoder = build(recipe.architecture(), recipe.input)
     if start is not None:  # before the method, which may copy the encoder
@@ -66,15 +69,9 @@ def build_method(
     return method.to(device)
 
 
-def _labels_for(method: nn.Module, data: TrainingData) -> np.ndarray | None:
-    """Labels reach a method only if it says so: self-supervision cannot see them by accident.
-
-    A method with `relabel(labels)` gets what that makes of them, as a control with meaningless labels does."""
-    if not getattr(method, "uses_labels", False):
-        return None
-    relabel = getattr(method, "relabel", None)
-    labels = data.dataset.labels
-    return data.labels_by_row(labels if relabel is None else relabel(labels))
+def _labels_for(method: Method, data: TrainingData) -> np.ndarray | None:
+    """Labels reach a method only if it asks for them: self-supervision cannot see them by accident."""
+    return data.labels_by_row(method.relabel(data.dataset.labels)) if method.uses_labels else None
 
 
 class Trainer:
@@ -122,13 +119,12 @@ class Trainer:
         self.monitor = self._monitor()
         self.step, self.wall_time = 0, 0.0
         self._stop: str | None = None
-        if hasattr(self.method, "attach"):
-            self.method.attach(self)
+        self._order_of: tuple[int, np.ndarray] = (-1, np.empty(0, dtype=np.int64))
 
     def _parts(self) -> list[np.ndarray]:
         """What a batch is drawn from: all training samples, or two random halves for methods that search."""
         train = self.data.train
-        if not searches(self.recipe):
+        if not method_class(self.recipe.method["name"]).halves:
             return [train]
         size = len(train) // 2
         if size < self.recipe.batch_size:
@@ -230,15 +226,15 @@ class Trainer:
             self.folder.truncate_metrics(self.step)
         self.method.train()
         with self._signals():
-            while self.step < self.total_steps and not self._finished():
+            while self.step < self.total_steps and not self.method.finished:
                 window.append(self._step())
                 self.step += 1
                 now = time.monotonic()
                 self.wall_time = carried + now - started
-                if self.step % self.steps_per_epoch == 0 and hasattr(self.method, "after_epoch"):
+                if self.step % self.steps_per_epoch == 0:
                     self._check_finite(window)
-                    self.method.after_epoch(self.step // self.steps_per_epoch)
-                last = self.step == self.total_steps or self._finished()
+                    self.method.after_epoch(self.step // self.steps_per_epoch, self)
+                last = self.step == self.total_steps or self.method.finished
                 due = last or self.step % self.steps_per_epoch == 0 or self.step % self.recipe.log_every == 0
                 if due or self.device.type == "cpu":
                     self._check_finite(window)
@@ -261,17 +257,12 @@ class Trainer:
                 if stop and not last:
                     raise Stopped(stop)
 
-    def _finished(self) -> bool:
-        """Whether a method has ended the run before its last step."""
-        return getattr(self.method, "finished", False)
-
     def _step(self) -> dict[str, torch.Tensor]:
         recipe = self.recipe
         lr = schedule(self.step, self.total_steps, recipe.optim, self.steps_per_epoch, self.peak)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        if hasattr(self.method, "set_view_size"):
-            self.method.set_view_size(recipe.view_size(self.step, self.total_steps))
+        self.method.set_view_size(recipe.view_size(self.step, self.total_steps))
         seed = step_seed(recipe.seed, self.step + 1, self.rank)
         torch.manual_seed(seed)
         generator = torch.Generator(self.device).manual_seed(seed)
@@ -294,7 +285,7 @@ class Trainer:
         if recipe.optim.clip_grad_norm is not None:
             nn.utils.clip_grad_norm_(self.method.parameters(), recipe.optim.clip_grad_norm)
         self.optimizer.step()
-        self.method.after_step(self.step)
+        self.method.after_step(self.step, self)
         if self.weight_mean is not None:
             self.weight_mean.update(self.method.encoder)
         return {**terms, "lr": torch.tensor(lr)}
@@ -307,9 +298,16 @@ class Trainer:
         return self.data.rows(np.concatenate([part[mine] for part in self.parts]))
 
     def _order(self, epoch: int) -> np.ndarray:
-        if getattr(self, "_order_epoch", None) != epoch:
-            self._order_epoch, self._order_cache = epoch, epoch_order(self.recipe.seed, epoch, len(self.parts[0]))
-        return self._order_cache
+        if self._order_of[0] != epoch:
+            self._order_of = epoch, epoch_order(self.recipe.seed, epoch, len(self.parts[0]))
+        return self._order_of[1]
+
+    def first_batches(self, part: int, count: int) -> list[dict[str, torch.Tensor]]:
+        """This process's share of the first `count` whole batches of one of `parts`, always the same ones."""
+        rows, size = self.parts[part], self.recipe.batch_size
+        starts = range(0, min(count * size, len(rows) - size + 1), size)
+        shares = [np.split(rows[start : start + size], self.world)[self.rank] for start in starts]
+        return [self.batches.get(self.data.rows(share)) for share in shares]
 
     def _check_finite(self, window: list[dict[str, torch.Tensor]]) -> None:
         if not window:

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from zoo.architectures.attention import AttentionPool
+from training.augment.render import denormalised, normalise_
+from zoo.architectures.attention import AttentionPool, MapEncoder
 from zoo.architectures.attention_picture import mask_over
 
 
@@ -71,15 +72,15 @@ def draw_conrec(method: nn.Module, images: Tensor, folder: Path) -> list[Path]:
     written = []
     try:
         views = method.views({"images": images}, generator)
-        if isinstance(getattr(method.encoder, "pooling", None), AttentionPool):
+        if isinstance(method.encoder, MapEncoder) and isinstance(method.encoder.pooling, AttentionPool):
             whole = _resized(images, method.view_size)
-            masks = method.encoder.attention_mask(method.normalised(whole)).cpu().numpy()[:, 0]
+            masks = method.encoder.attention_mask(normalise_(whole.clone(), method.normalisation)).cpu().numpy()[:, 0]
             pixels = _pixels(whole)
             rows = [pixels, np.stack([mask_over(*pair) for pair in zip(pixels, masks, strict=True)])]
             spread = f"mask values {masks.min():.2f} to {masks.max():.2f}; each is stretched to its own range"
             written.append(draw_rows(folder / "masks.png", rows, ["image", "attention mask"], spread))
         if method.config.reconstruction:
-            corrupted = method.denormalised(views["x_a"])
+            corrupted = denormalised(views["x_a"], method.normalisation)
             restored = method.restore(views["x_a"])
             error = float((restored - views["y_a"]).square().mean())
             rows = [_pixels(v) for v in (corrupted, restored, views["y_a"])]

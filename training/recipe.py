@@ -159,7 +159,7 @@ class Recipe(Strict):
         return self
 
     def _all_crops(self) -> tuple[Crop, ...]:
-        return (Crop(), *getattr(self.method_config(), "crops", ()))
+        return (Crop(), *self.method_config().crops)
 
     def _stages(self) -> list[int]:
         return [stage.size for stage in self.view_sizes] or [self.input.size[0]]
@@ -171,7 +171,7 @@ class Recipe(Strict):
 
     @model_validator(mode="after")
     def _something_to_average(self) -> Recipe:
-        if self.weight_mean is not None and hasattr(method_class(self.method["name"]), "export"):
+        if self.weight_mean is not None and not method_class(self.method["name"]).ends_in_encoder:
             raise ValueError(f"method {self.method['name']!r} does not end in an encoder; use weight_mean=null")
         return self
 

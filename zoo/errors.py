@@ -33,6 +33,10 @@ class DataError(ZooError, ValueError):
     """A dataset that is empty, corrupt, or too small for what was asked."""
 
 
+class DataWarning(UserWarning):
+    """What a person must know of a dataset that was opened: samples left out, copies across its splits."""
+
+
 def nearest(name: str, known: list[str]) -> str:
     """A 'did you mean' clause for an unknown name, or the list of what is known."""
     import difflib

@@ -28,10 +28,10 @@ from benchmarks.records import renew
 from evaluation.metrics import interval
 from training.environment import code_commit
 from training.loop import Trainer
-from training.methods.ssnas import GENOTYPE, read_history
 from training.recipe import Recipe, read_recipe
 from training.run import train
 from training.run_folder import RunFolder
+from training.search.history import GENOTYPE, read_history
 from zoo.architectures.genotype import NB201Genotype, parse_genotype
 from zoo.errors import ZooError
 from zoo.files import write_text

@@ -122,10 +122,10 @@ def test_edges_few_samples_and_the_text_are_stated():
 PEAK = """
 import sys, threading, time
 import numpy as np
-from evaluation import logistic_path
-from evaluation.inputs import Features
-from evaluation.probe import LogisticProbe
-from evaluation.protocol import LogRegV2
+from evaluation.protocols import logistic_path
+from evaluation.frozen import Features
+from evaluation.protocols.logistic import LogisticProbe
+from evaluation.protocols.logistic import LogRegV2
 
 logistic_path.BLOCK = 1 << 20
 rows, path = int(sys.argv[1]), sys.argv[2]

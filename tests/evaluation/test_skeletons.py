@@ -15,7 +15,7 @@ from evaluation.evaluate import evaluate
 from evaluation.floors import raw
 from evaluation.report.skeleton_strips import HIDDEN, _hidden_ends, motion_strips
 from tests.zoo.checkpoints import small_encoder
-from training.methods.ms2l import seen_frames
+from training.augment.skeleton_guises import seen_frames
 from zoo.architectures import build
 from zoo.checkpoint.config import CheckpointConfig, Method
 from zoo.checkpoint.loading import load

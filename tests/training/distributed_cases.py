@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -75,6 +76,15 @@ def tiny_supernet(norm: Callable[[int], nn.Module]) -> Encoder:
             return self.pool(self._features(x, lengths))
 
     return Double(SupernetArguments(space="nb201", width=2, depth=1), ImageInput(size=(SIDE, SIDE)))
+
+
+class NoRun:
+    """What hooks may ask of a run, where there is none: full precision."""
+
+    autocast = staticmethod(contextlib.nullcontext)
+
+
+NO_RUN: Any = NoRun()
 
 
 def group_norm(channels: int) -> nn.Module:
@@ -199,7 +209,7 @@ def train(case: Case, steps: int = 2) -> dict[str, Tensor]:
         if step == 0:
             seen.update({f"gradient {n}": p.grad.clone() for n, p in method.named_parameters() if p.requires_grad})
         optimizer.step()
-        method.after_step(step)
+        method.after_step(step, NO_RUN)
         seen["loss"] = distributed.all_reduce_mean(out["loss"])
     return {**seen, **{f"state {n}": t.clone() for n, t in method.state_dict().items()}}
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.training.distributed_cases import BATCH, TinyEncoder, clsa_views, group_norm
+from tests.training.distributed_cases import BATCH, NO_RUN, TinyEncoder, clsa_views, group_norm
 from tests.training.test_loop import in_parts, same_state, tiny, trainer_for
 from tests.training.test_moco import SHAPES, found_before_and_after
 from training.losses import ddm
@@ -112,7 +112,7 @@ def test_loss_is_the_released_one(strong_loss, negatives):
     out["loss"].backward()
     for p, g in zip(method.encoder.parameters(), gradients, strict=True):
         torch.testing.assert_close(p.grad, g, rtol=1e-4, atol=1e-6)
-    method.after_step(0)
+    method.after_step(0, NO_RUN)
     torch.testing.assert_close(method.queue.keys[:BATCH], k)
 
 

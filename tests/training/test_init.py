@@ -291,7 +291,7 @@ def test_the_own_folder_is_refused_and_fresh_does_not_delete_it(tmp_path, capsys
 
 HOLD = """
 import sys
-from training.run import RunFolder
+from training.run_folder import RunFolder
 with RunFolder(sys.argv[1]).locked():
     print("held", flush=True)
     sys.stdin.read()

@@ -18,11 +18,10 @@ import zoo
 from training.__main__ import main
 from training.loop import Stopped, Trainer
 from training.methods import METHODS
-from training.methods.base import Context
+from training.methods.base import Method
 from training.recipe import parse_recipe
 from training.run_folder import RunFolder, load_state, save_state
 from zoo.errors import TrainingError
-from zoo.strict import Strict
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
@@ -142,15 +141,13 @@ def test_killed_at_any_moment_the_same_command_finishes(tmp_path, moment):
     assert steps == sorted(steps)
 
 
-class ExplodingMethod(torch.nn.Module):
+class ExplodingMethod(Method):
     title, paper, url = "Exploding", "none", ""
 
-    class Config(Strict):
+    class Config(Method.Config):
         at: int = 5
 
-    def __init__(self, encoder, config, context: Context):
-        super().__init__()
-        self.encoder, self.config, self.calls = encoder, config, 0
+    calls = 0
 
     def views(self, batch, generator):
         return [batch["images"].float() / 255]
@@ -159,11 +156,6 @@ class ExplodingMethod(torch.nn.Module):
         self.calls += 1
         value = self.encoder(views[0]).square().mean()
         return {"loss": value * (float("nan") if self.calls == self.config.at else 1)}
-
-    forward = loss
-
-    def after_step(self, step):
-        pass
 
 
 def test_a_new_method_is_one_class_and_a_nan_loss_keeps_the_last_good_state(tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.training.distributed_cases import BATCH, TinyEncoder, group_norm, images, moco_more_views, moco_views
+from tests.training.distributed_cases import BATCH, NO_RUN, TinyEncoder, group_norm, images, moco_more_views, moco_views
 from tests.training.test_loop import in_parts, same_state, tiny, trainer_for
 from training.augment.image import ImageAugment
 from training.losses import info_nce, memory_similarities
@@ -121,7 +121,7 @@ def test_further_queries_find_every_key(symmetric):
         losses.append(F.cross_entropy(logits, torch.zeros(BATCH, dtype=torch.long)))
     out = method.loss(x)
     torch.testing.assert_close(out["loss"], torch.stack(losses).mean() * (2 if symmetric else 1))
-    method.after_step(0)
+    method.after_step(0, NO_RUN)
     assert int(method.queue.position) == (2 if symmetric else 1) * BATCH
 
 
@@ -166,12 +166,12 @@ def test_keys_enter_the_queue_after_the_step(symmetric):
     method.loss(x)
     assert torch.equal(method.queue.keys, before)
     expected = [F.normalize(method.key_encoder.head(method.key_encoder.encoder(x[n])), dim=1) for n in ("x_k", "x_q")]
-    method.after_step(0)
+    method.after_step(0, NO_RUN)
     for i in range(2 if symmetric else 1):
         torch.testing.assert_close(method.queue.keys[i * BATCH : (i + 1) * BATCH], expected[i])
     count = 2 * BATCH if symmetric else BATCH
     assert torch.equal(method.queue.keys[count:], before[count:]) and int(method.queue.position) == count
-    method.after_step(1)
+    method.after_step(1, NO_RUN)
     assert int(method.queue.position) == count
 
 
@@ -183,7 +183,7 @@ def test_momentum_encoder_follows_parameters_only():
             p.add_(1.0)
     method.loss(views())
     buffers = {n: b.clone() for n, b in method.key_encoder.named_buffers()}
-    method.after_step(0)
+    method.after_step(0, NO_RUN)
     for k, o, q in zip(method.key_encoder.encoder.parameters(), old, method.encoder.parameters(), strict=True):
         torch.testing.assert_close(k, 0.9 * o + 0.1 * q)
     for name, buffer in method.key_encoder.named_buffers():
@@ -349,7 +349,7 @@ def found_before_and_after(name: str, steps: int = 80, **config) -> tuple[float,
         optimizer.zero_grad()
         out["loss"].backward()
         optimizer.step()
-        method.after_step(step)
+        method.after_step(step, NO_RUN)
     return before, pairs_found(method, lambda: augment(unseen, g))
 
 

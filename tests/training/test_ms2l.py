@@ -9,10 +9,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from tests.training.distributed_cases import NO_RUN
 from tests.training.test_loop import in_parts, trainer_for
 from training.__main__ import main
+from training.augment.skeleton_guises import seen_frames, shuffle_segments
 from training.methods.base import Context
-from training.methods.ms2l import MS2L, seen_frames, shuffle_segments
+from training.methods.ms2l import MS2L
 from training.recipe import parse_recipe, read_recipe
 from zoo.architectures import build
 from zoo.architectures.skeleton_gru import SkeletonGRU
@@ -162,7 +164,7 @@ def test_contrastive_loss_against_the_mean(self_similarity):
     z = [method.projector(h) for h in pooled]
     centre = (z[0] + z[1] + z[2]) / 3
     expected = sum(contrast_by_hand(one, centre, 0.9, self_similarity) for one in z) / 3
-    got = method._contrastive_loss(pooled)["contrastive"]
+    got = method.contrast(pooled)["contrastive"]
     torch.testing.assert_close(got, expected)
     wanted = torch.autograd.grad(expected, pooled[0], retain_graph=True)[0]
     torch.testing.assert_close(torch.autograd.grad(got, pooled[0])[0], wanted, rtol=1e-4, atol=1e-6)
@@ -173,7 +175,7 @@ def test_contrastive_loss_against_the_others():
     pooled = [torch.randn(3, 12) for _ in range(3)]
     z = [method.projector(h) for h in pooled]
     expected = sum(contrast_by_hand(z[i], z[j], 0.2, "excluded") for i, j in ((1, 0), (2, 0), (2, 1))) / 3
-    torch.testing.assert_close(method._contrastive_loss(pooled)["contrastive"], expected)
+    torch.testing.assert_close(method.contrast(pooled)["contrastive"], expected)
 
 
 @pytest.mark.parametrize("off", ["motion", "jigsaw", "contrastive"])
@@ -301,12 +303,12 @@ def test_joint_training_adds_a_classifier_and_counts_the_tasks_by_scale():
 def test_moving_weights_go_from_the_tasks_to_the_labels():
     method = labelled(strategy="moving", scale=0.2)
     assert method.weights() == (1.0, 0.0)
-    method.after_step(4)
+    method.after_step(4, NO_RUN)
     assert method.weights() == (pytest.approx(0.6), 0.5)
     resumed = labelled(strategy="moving", scale=0.2)
     resumed.load_state_dict(method.state_dict())
     assert resumed.weights() == method.weights()
-    method.after_step(9)
+    method.after_step(9, NO_RUN)
     assert method.weights() == (pytest.approx(0.2), 1.0)
 
 

@@ -9,11 +9,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.training.distributed_cases import NO_RUN, NoRun
 from tests.training.test_loop import in_parts, same_state, tiny, trainer_for
 from training.losses import nt_xent
 from training.methods.base import Context
-from training.methods.ssnas import SSNAS, read_history
+from training.methods.ssnas import SSNAS
 from training.optim import OptimConfig, build_optimizer
+from training.search import gradients
+from training.search.gradients import spread_by_alpha
+from training.search.history import read_history
 from training.search.supernet import Supernet, SupernetArguments
 from zoo.architectures.genotype import NB201_OPS, parse_genotype
 from zoo.errors import ConfigError, TrainingError
@@ -25,17 +29,12 @@ SIDE = 8
 # -- the method ------------------------------------------------------------------------------------
 
 
-class FakeTrainer:
-    """What `attach` gives a method, in float64 and without a run."""
+class PlainRun(NoRun):
+    """What a search asks of its run: the optimizer of the weights, and full precision."""
 
-    def __init__(self, method: SSNAS, lr: float, weight_decay: float = 0.0) -> None:
+    def __init__(self, method: SSNAS, lr: float = 0.05, weight_decay: float = 0.0) -> None:
         config = OptimConfig(name="sgd", lr=lr, lr_scaling="none", momentum=0.9, weight_decay=weight_decay, decay="all")
         self.optimizer = build_optimizer(method, config, 8)
-        self.recipe = tiny()
-        self.recipe.optim.__dict__["name"] = "sgd"
-
-    def autocast(self):
-        return torch.autocast("cpu", enabled=False)
 
 
 class Supernet64(Supernet):
@@ -45,14 +44,13 @@ class Supernet64(Supernet):
         return self.pool(self._features(x, lengths))
 
 
-def method_for(lr: float = 0.05, weight_decay: float = 0.0, **config) -> SSNAS:
+def method_for(**config) -> SSNAS:
     torch.manual_seed(0)
     arguments = SupernetArguments(space="nb201", width=2, depth=1)
     encoder = Supernet64(arguments, ImageInput(size=(SIDE, SIDE)))
     settings = {"out_dim": 6, "head": "linear", **config}
     method = SSNAS(encoder, SSNAS.Config(**settings), Context(SIDE, 6, 10, 100)).double()
     method.encoder.alpha.normal_()
-    method.attach(FakeTrainer(method, lr, weight_decay))
     return method
 
 
@@ -94,8 +92,8 @@ def test_first_order_gradient_is_that_of_half_b():
     a, b = pairs(1), pairs(2)
     alpha = method.encoder.alpha.clone().requires_grad_()
     expected = torch.autograd.grad(loss_of(method, b, alpha, dict(method.named_parameters())), alpha)[0]
-    torch.testing.assert_close(method._first_order(b), expected)
-    assert not torch.allclose(method._first_order(a), expected)
+    torch.testing.assert_close(method.alpha_gradient({"a": a, "b": b}, NO_RUN), expected)
+    assert not torch.allclose(method.alpha_gradient({"a": b, "b": a}, NO_RUN), expected)
 
 
 @pytest.mark.parametrize("momentum", [False, True])
@@ -105,22 +103,23 @@ def test_second_order_gradient_is_the_exact_one(momentum, monkeypatch):
     The finite difference is taken small here; at DARTS's own step it is coarse on a network this curved."""
     monkeypatch.setattr("training.search.second_order.PERTURBATION", 1e-6)
     lr, decay = 0.05, 0.01
-    method = method_for(lr=lr, weight_decay=decay, order=2)
+    method = method_for(order=2)
+    run = PlainRun(method, lr, decay)
     a, b = pairs(1), pairs(2)
     velocity = {n: torch.zeros_like(p) for n, p in method.named_parameters()}
     if momentum:
         for n, p in method.named_parameters():
             velocity[n] = torch.randn_like(p) * 0.01
-            method._trainer.optimizer.state[p]["momentum_buffer"] = velocity[n].clone()
+            run.optimizer.state[p]["momentum_buffer"] = velocity[n].clone()
     before = {n: p.clone() for n, p in method.named_parameters()}
 
     def step_of(name: str, g: Tensor, p: Tensor) -> Tensor:
         return lr * (0.9 * velocity[name] + g + decay * p)
 
     expected = exact_gradient(method, a, b, step_of)
-    found = method._second_order({"a": a, "b": b})
+    found = method.alpha_gradient({"a": a, "b": b}, run)
     assert all(torch.equal(p, before[n]) for n, p in method.named_parameters())
-    first = method._first_order(b)
+    first = method_for().alpha_gradient({"a": a, "b": b}, run)
     assert float((found - expected).norm() / expected.norm()) < 1e-3
     assert float((first - expected).norm() / expected.norm()) > 1e-2
 
@@ -139,20 +138,21 @@ def test_alpha_is_moved_by_adam_with_decay():
 def test_beta_regularisation_pulls_large_logits_down():
     method = method_for(beta_regularisation=1.0)
     logits, _ = method.encoder.space.split(method.encoder.alpha, False)
-    torch.testing.assert_close(method._spread_gradient(), (logits["cell"].softmax(1) / 6).flatten())
+    torch.testing.assert_close(spread_by_alpha(method.encoder), (logits["cell"].softmax(1) / 6).flatten())
 
 
 def test_alpha_is_no_weight():
     method = method_for()
+    run = PlainRun(method)
     assert not any("alpha" in n for n, _ in method.named_parameters())
     assert {"encoder.alpha", "alpha_adam.mean", "alpha_adam.square", "alpha_adam.steps"} <= method.state_dict().keys()
     before = method.encoder.alpha.clone()
     out = method({"a": pairs(1), "b": pairs(2)})
     out["loss"].backward()
     nn.utils.clip_grad_norm_(method.parameters(), 1e-3)
-    method._trainer.optimizer.step()
+    run.optimizer.step()
     assert torch.equal(method.encoder.alpha, before) and 0 < float(out["entropy"]) < 1
-    method.after_step(0)
+    method.after_step(0, run)
     assert not torch.equal(method.encoder.alpha, before)
 
 
@@ -161,7 +161,7 @@ def test_alpha_stands_still_during_the_delay():
     before = method.encoder.alpha.clone()
     for step, moved in [(0, False), (4, False), (5, True)]:
         method({"a": pairs(1), "b": pairs(2)})
-        method.after_step(step)
+        method.after_step(step, NO_RUN)
         assert torch.equal(method.encoder.alpha, before) != moved
 
 
@@ -173,7 +173,7 @@ def test_nan_in_the_search_ends_it_with_the_weights_kept(order):
     method({"a": pairs(1), "b": b})
     weights, alpha = [p.clone() for p in method.parameters()], method.encoder.alpha.clone()
     with pytest.raises(TrainingError, match=r"architecture parameters is not finite at step 4.*Lower optim\.lr"):
-        method.after_step(3)
+        method.after_step(3, PlainRun(method))
     assert all(torch.equal(p, w) for p, w in zip(method.parameters(), weights, strict=True))
     assert torch.equal(method.encoder.alpha, alpha)
 
@@ -181,16 +181,16 @@ def test_nan_in_the_search_ends_it_with_the_weights_kept(order):
 def test_nan_in_the_hessian_product_is_reported(monkeypatch):
     """Finite on half B, not finite where the finite difference looks."""
     method = method_for(order=2)
-    real = SSNAS._alpha_gradient
+    real = gradients.by_alpha
 
-    def broken(self, views, weights=None):
-        found = real(self, views, weights)
+    def broken(encoder, loss, autocast, weights=()):
+        found = real(encoder, loss, autocast, weights)
         return found if weights else [found[0] * torch.nan]
 
-    monkeypatch.setattr(SSNAS, "_alpha_gradient", broken)
+    monkeypatch.setattr("training.methods.ssnas.by_alpha", broken)
     method({"a": pairs(1), "b": pairs(2)})
     with pytest.raises(TrainingError, match=r"method\.order=1"):
-        method.after_step(0)
+        method.after_step(0, PlainRun(method))
 
 
 # -- whole searches --------------------------------------------------------------------------------

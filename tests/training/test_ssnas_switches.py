@@ -12,10 +12,11 @@ from tests.training.test_loop import in_parts, same_state, tiny, trainer_for
 from tests.training.test_ssnas import search
 from training.batches import TrainingData
 from training.loop import build_method
-from training.methods.ssnas import read_history
 from training.search.curvature import largest_eigenvalue, rises
 from training.search.derive import SPACES, derive
+from training.search.history import read_history
 from training.search.perturbation import select_by_perturbation
+from training.search.validation import selected_alpha, validation_views
 from zoo.architectures.genotype import NB201_OPS
 from zoo.errors import ConfigError
 
@@ -103,7 +104,7 @@ def test_when_curvature_rises():
 
 def test_search_stops_when_curvature_rises_and_goes_back(tmp_path, monkeypatch):
     values = iter([1.0, 1.0, 1.0, 3.0, 9.0])
-    monkeypatch.setattr("training.search.curvature.largest_eigenvalue", lambda *_: next(values))
+    monkeypatch.setattr("training.search.validation.largest_eigenvalue", lambda *_: next(values))
     method = {"early_stop_curvature": 1.3, "curvature_window": 2}
     trainer, alphas = trainer_for(tmp_path / "run", search(method=method, epochs=6)), []
 
@@ -128,7 +129,7 @@ def test_curvature_is_that_of_the_validation_loss_and_resumes(tmp_path):
     assert told == [r["curvature"] for r in read_history(tmp_path / "parts")] and all(np.isfinite(told))
     # Beside the whole Hessian, by a double backward on the same batch.
     method = whole.method
-    (views,) = method._validation(1)
+    (views,) = validation_views(method, whole, 1)
 
     def loss(alpha):
         with method.encoder.architecture(alpha):
@@ -179,7 +180,7 @@ def test_a_search_can_select_by_perturbation(tmp_path):
     first = json.loads(trainer.method.export(trainer).read_text())
     assert first == json.loads(trainer.method.export(trainer).read_text())
     assert first["search"]["selection"] == "perturbation"
-    table = method._selected().view(6, len(NB201_OPS))
+    table = selected_alpha(method, trainer).view(6, len(NB201_OPS))
     assert bool((table.softmax(1).max(1).values > 0.999).all())
     assert [NB201_OPS[int(i)] for i in table.argmax(1)] == first["edges"]
 

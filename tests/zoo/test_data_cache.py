@@ -179,7 +179,7 @@ BUILDER = """
 import sys, time
 import numpy as np
 from zoo.data import open_dataset
-from zoo.data.cache import pixel_cache
+from zoo.data.stores.pixels import pixel_cache
 data = open_dataset(sys.argv[1], "train")
 decode, builds = data.sample, []
 def slow(index):

@@ -370,7 +370,7 @@ def test_synthetic_pixels_are_a_poor_feature():
 @pytest.mark.parametrize(
     ("address", "error", "message"),
     [
-        ("synthetic:shape", UnknownNameError, "did you mean 'shapes'"),
+        ("synthetic:shape", UnknownNameError, "did you mean 'synthetic:shapes'"),
         ("synthetic:shapes?sise=3", UnknownNameError, "did you mean 'size'"),
         ("synthetic:shapes?n=many", DataError, "n must be a whole number"),
         ("synthetic:shapes?size=4", DataError, r"size must be a whole number in 8\.\.256, got '4'"),

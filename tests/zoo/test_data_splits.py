@@ -6,9 +6,9 @@ from PIL import Image
 
 from tests.data_fixtures import make_folder, noise, write_image
 from zoo.data.addresses import open_dataset
-from zoo.data.duplicates import content_digests, duplicates, within
+from zoo.data.duplicates import content_digests, duplicates, overlap_report, within
 from zoo.data.images import ArrayImages
-from zoo.data.splits import folds, held_out, overlap_report
+from zoo.data.splits import folds, held_out
 from zoo.errors import DataError
 
 LABELS = np.repeat(np.arange(5), [100, 50, 10, 2, 1])

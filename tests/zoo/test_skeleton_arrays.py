@@ -10,7 +10,6 @@ import pytest
 from zoo.data.addresses import available_splits, open_dataset
 from zoo.data.readers.skeleton_arrays import save_npz
 from zoo.data.readers.synthetic_motion import ACTIONS, forward_kinematics, rotation_matrices
-from zoo.data.skeletons import facts_of
 from zoo.errors import DataError, UnknownNameError
 
 RNG = np.random.default_rng(0)
@@ -26,7 +25,7 @@ def test_npz_round_trip(tmp_path):
     again = open_dataset(tmp_path / "motion.npz")
     assert all(np.array_equal(again.sample(i), data.sample(i)) for i in range(16))
     assert again.labels.tolist() == data.labels.tolist() and again.class_names == data.class_names
-    assert facts_of(again).groups.tolist() == facts_of(data).groups.tolist() and again.licence == data.licence
+    assert again.groups["person"].tolist() == data.groups["person"].tolist() and again.licence == data.licence
     assert again.fingerprint == data.fingerprint
 
 
@@ -81,7 +80,7 @@ def test_motion_is_reproducible_labelled_and_plausible():
     assert train.fingerprint == open_dataset("synthetic:motion?n=40&seed=3", "train").fingerprint
     assert train.fingerprint != open_dataset("synthetic:motion?n=40&seed=4", "train").fingerprint
     assert train.class_names == tuple(ACTIONS) and (np.bincount(train.labels) == 5).all()
-    assert not set(facts_of(train).groups) & set(facts_of(test).groups)
+    assert not set(train.groups["person"]) & set(test.groups["person"])
     lengths = {len(train.sample(i)) for i in range(40)}
     assert min(lengths) >= 20 and len(lengths) > 10
     for i in range(8):

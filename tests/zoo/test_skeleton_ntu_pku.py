@@ -7,7 +7,6 @@ import pytest
 
 from zoo.data.addresses import available_splits, open_dataset
 from zoo.data.readers.ntu import SUBJECTS_60, SUBJECTS_120
-from zoo.data.skeletons import facts_of
 from zoo.errors import DataError
 
 # -- NTU RGB+D -------------------------------------------------------------------------------------
@@ -45,7 +44,7 @@ def test_ntu_bodies_splits_and_missing_list(ntu):
     data = open_dataset(ntu, "all")
     assert data.keys == ["S001C001P001R001A001", "S001C002P003R001A050", "S002C003P001R002A060"]
     assert data.labels.tolist() == [0, 49, 59] and len(data.class_names) == 60
-    assert "1 files on the list" in facts_of(data).notes[0]
+    assert "1 files on the list" in str(data.report)
     assert [data.sample(i).shape for i in range(3)] == [(3, 50, 3), (3, 50, 3), (2, 50, 3)]
     pair = data.sample(1).reshape(3, 2, 25, 3)
     np.testing.assert_allclose(pair[2, 1, 0] + pair[2, 0, 0], [3, 3, 3])
@@ -109,7 +108,7 @@ def test_pku_clips(pku):
     data = open_dataset(pku, "all")
     assert data.keys == ["0002-L:1-3", "0002-L:8-99", "0003-M:2-2"] and data.labels.tolist() == [0, 50, 1]
     assert [data.sample(i)[:, 0, 0].tolist() for i in range(3)] == [[0, 1, 2], [7, 8, 9], [1]]
-    assert "1 label lines" in facts_of(data).notes[0] and data.sample(0).shape == (3, 50, 3)
+    assert "1 label lines" in str(data.report) and data.sample(0).shape == (3, 50, 3)
     assert open_dataset(f"pku:{pku}", "xsub-train").labels.tolist() == [0, 50]
     assert open_dataset(pku, "xsub-test").labels.tolist() == [1]
     with pytest.raises(DataError, match="cross-view"):

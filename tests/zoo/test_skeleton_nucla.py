@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 
 import numpy as np
 import pytest
 
 from zoo.data.addresses import available_splits, open_dataset
-from zoo.data.skeletons import facts_of, summarise
+from zoo.data.skeletons import summarise
 from zoo.data.stores.sequences import sequence_store
-from zoo.errors import DataError, UnknownNameError
+from zoo.errors import DataError, DataWarning, UnknownNameError
 from zoo.preprocessing.skeleton import SkeletonInput, SkeletonTransform
 
 RNG = np.random.default_rng(0)
@@ -41,20 +40,19 @@ def nucla(tmp_path):
     return root
 
 
-def test_nucla_has_an_official_and_a_leak_free_split(nucla, caplog):
+def test_nucla_has_an_official_and_a_leak_free_split(nucla):
     assert available_splits(nucla) == ["train", "test", "train-leakfree", "test-leakfree", "all"]
-    with caplog.at_level(logging.WARNING, logger="zoo.data"):
+    with pytest.warns(DataWarning, match=r"1 of 3 test sequences \(33\.3 %\) are identical"):
         test = open_dataset(nucla, "test")
-    assert "1 of 3 test sequences (33.3 %) are identical" in caplog.text
-    assert facts_of(test).notes and test.modality == "skeleton"
+    assert test.report.notes and test.modality == "skeleton"
     counts = {split: len(open_dataset(nucla, split)) for split in available_splits(nucla)}
     assert counts == {"train": 4, "test": 3, "train-leakfree": 3, "test-leakfree": 2, "all": 7}
     assert "a01_s01_e00_v02" not in open_dataset(nucla, "train-leakfree").keys
     assert "a01_s01_e00_v03" not in open_dataset(nucla, "test-leakfree").keys
     train = open_dataset(f"nucla:{nucla}", "train")
-    assert train.labels.tolist() == [0, 0, 1, 1] and facts_of(train).groups.tolist() == [1, 1, 2, 2]
+    assert train.labels.tolist() == [0, 0, 1, 1] and train.groups["person"].tolist() == [1, 1, 2, 2]
     assert [train.sample(i).shape for i in range(4)] == [(5, 20, 3)] * 3 + [(1, 20, 3)]
-    assert facts_of(train.subset([2, 0])).groups.tolist() == [2, 1]
+    assert train.subset([2, 0]).groups["person"].tolist() == [2, 1]
     assert summarise(open_dataset(nucla, "all")).duplicates == 1
     with pytest.raises(UnknownNameError, match="test-leakfree"):
         open_dataset(nucla, "test-leakfre")

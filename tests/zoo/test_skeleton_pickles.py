@@ -11,7 +11,6 @@ import pytest
 
 from zoo.data.addresses import available_splits, open_dataset
 from zoo.data.readers.restricted_pickle import load_plain
-from zoo.data.skeletons import facts_of
 from zoo.errors import DataError
 
 
@@ -35,7 +34,7 @@ def test_pyskl_files_of_every_protocol(tmp_path, protocol):
     x = train.sample(0)
     assert x.shape == (4, 50, 3) and x[:, :25].all() and not x[:, 25:].any() and x.dtype == np.float32
     assert open_dataset(path, "xsub_val").sample(0).all()
-    assert facts_of(train).layout == "kinect_v2"
+    assert train.layout == "kinect_v2"
 
 
 @pytest.mark.parametrize(

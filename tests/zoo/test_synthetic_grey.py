@@ -94,7 +94,7 @@ def test_two_objects_apart_and_as_many_circles_as_the_class_says(circles):
 
 
 def test_addresses_are_checked():
-    with pytest.raises(UnknownNameError, match="did you mean 'circle-square'"):
+    with pytest.raises(UnknownNameError, match="did you mean 'synthetic:circle-square'"):
         open_dataset("synthetic:circle-squares", "train")
     with pytest.raises(UnknownNameError, match="did you mean 'size'"):
         open_dataset("synthetic:circle-square?sise=3", "train")

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
 
 from training.augment.image import ImageAugment
 from training.augment.parameters import PRESETS, ImageAugmentConfig
 from zoo.encoder import Encoder
 from zoo.errors import ConfigError, nearest
 from zoo.preprocessing.image import ImageInput
+from zoo.strict import validate
 
 
 def resolve_augment(value: Any) -> ImageAugmentConfig:
@@ -22,8 +25,6 @@ def resolve_augment(value: Any) -> ImageAugmentConfig:
     Raises:
         ConfigError: unknown preset or setting, naming the nearest, or a wrong value.
     """
-    from zoo.strict import validate  # recipe imports the methods' registry
-
     if isinstance(value, ImageAugmentConfig):
         return value
     if not isinstance(value, str | Mapping):
@@ -34,6 +35,14 @@ def resolve_augment(value: Any) -> ImageAugmentConfig:
         raise ConfigError(f"recipe: unknown augmentation preset {preset!r}; {nearest(str(preset), list(PRESETS))}")
     start = {} if preset is None else PRESETS[preset].model_dump()
     return validate(ImageAugmentConfig, {**start, **settings}, "recipe", prefix="method.augment")
+
+
+#: The setting `augment` of a method on images.
+Augment = Annotated[
+    ImageAugmentConfig,
+    BeforeValidator(resolve_augment),
+    Field(description="A preset's name (" + ", ".join(PRESETS) + "), or settings; their key preset names a start."),
+]
 
 
 def augmentation_for(encoder: Encoder, config: ImageAugmentConfig, size: int) -> ImageAugment:

@@ -8,13 +8,14 @@ non-linear intensity curve. Every image has its own draws, all from one generato
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Annotated, Any
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 from torch import Tensor
 
-from zoo.errors import InputError
-from zoo.strict import Strict
+from zoo.errors import ConfigError, InputError, nearest
+from zoo.strict import Strict, validate
 
 #: Points on each intensity curve.
 CURVE_POINTS = 64
@@ -69,6 +70,32 @@ PRESETS: dict[str, CorruptConfig] = {
         shuffle_p=0.25, inpaint_p=0.25, outpaint_p=0.25, curve_p=0.25, grey=True, shuffle_continue=1.0
     ),
 }
+
+
+def resolve_corrupt(value: Any) -> CorruptConfig | None:
+    """The corruption behind a recipe's `corrupt`. Raises ConfigError: unknown preset or setting, or a wrong value."""
+    if value is None or isinstance(value, CorruptConfig):
+        return value
+    settings = {"preset": value} if isinstance(value, str) else value
+    if not isinstance(settings, dict):
+        raise ConfigError(f"recipe: method.corrupt takes a preset's name, settings or null, got {value!r}")
+    preset = settings.get("preset")
+    if preset is not None and preset not in PRESETS:
+        raise ConfigError(f"recipe: unknown corruption preset {preset!r}; {nearest(str(preset), list(PRESETS))}")
+    start = {} if preset is None else PRESETS[preset].model_dump()
+    changes = {key: v for key, v in settings.items() if key != "preset"}
+    return validate(CorruptConfig, {**start, **changes}, "recipe", prefix="method.corrupt")
+
+
+#: The setting `corrupt` of a method.
+Corruption = Annotated[
+    CorruptConfig | None,
+    BeforeValidator(resolve_corrupt),
+    Field(
+        description="What is missing from a view: a preset's name (" + ", ".join(PRESETS) + "), settings (their key "
+        "preset names a start), or null for whole views."
+    ),
+]
 
 
 class Corrupt:

@@ -127,6 +127,13 @@ def normalise_(views: Tensor, config: ImageAugmentConfig) -> Tensor:
     return views
 
 
+def denormalised(views: Tensor, config: ImageAugmentConfig) -> Tensor:
+    """The inverse of `normalise_`, a new tensor."""
+    mean, std = config.mean or (0.0,) * 3, config.std or (1.0,) * 3
+    mean, std = (torch.tensor(v, dtype=views.dtype, device=views.device).view(1, 3, 1, 1) for v in (mean, std))
+    return views * std + mean
+
+
 def _rank(p: Parameters) -> tuple[list[int], list[tuple[int, ...]]]:
     """Indices sorted so that like images are neighbours, and the order of colour operations of each.
 

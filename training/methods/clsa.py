@@ -29,20 +29,27 @@ class CLSA(MomentumContrast):
     url = "https://arxiv.org/abs/2104.07713"
 
     class Config(MomentumConfig):
-        """`weak`, `strong`: the query views, see `Crop`; one each is the paper's single setting, five its multi.
-        `strong_augment`: what is drawn after the weak chain. `alpha`: weight of the strong views' loss.
-        `strong_loss`: `ddm`, or `contrastive` for the naive arm, in which strong views enter InfoNCE like
-        weak ones. `ddm_temperature`: of both distributions; `ddm_weak_temperature` replaces it for the
-        weak one."""
+        """`MomentumConfig`, and the weak and strong query views. One view of each kind is the paper's single
+        setting, five its multi setting."""
 
-        negatives: Literal["queue", "batch_and_queue"] = "batch_and_queue"
-        weak: tuple[Crop, ...] = Field(default=(Crop(),), min_length=1)
-        strong: tuple[Crop, ...] = Field(default=(Crop(),), min_length=1)
-        strong_augment: StrongConfig = StrongConfig()
-        strong_loss: Literal["ddm", "contrastive"] = "ddm"
-        alpha: float = Field(default=1.0, ge=0)
-        ddm_temperature: float = Field(default=0.2, gt=0)
-        ddm_weak_temperature: float | None = Field(default=None, gt=0)
+        negatives: Literal["queue", "batch_and_queue"] = Field(
+            default="batch_and_queue", description=MomentumConfig.model_fields["negatives"].description
+        )
+        weak: tuple[Crop, ...] = Field(default=(Crop(),), min_length=1, description="Weakly augmented query views.")
+        strong: tuple[Crop, ...] = Field(default=(Crop(),), min_length=1, description="Strongly augmented query views.")
+        strong_augment: StrongConfig = Field(
+            default=StrongConfig(), description="What is drawn after the weak chain for a strong view."
+        )
+        strong_loss: Literal["ddm", "contrastive"] = Field(
+            default="ddm",
+            description="ddm: strong views learn the weak views' distribution. contrastive: the naive arm, in which "
+            "they enter InfoNCE like weak ones.",
+        )
+        alpha: float = Field(default=1.0, ge=0, description="Weight of the strong views' loss.")
+        ddm_temperature: float = Field(default=0.2, gt=0, description="Temperature of both distributions.")
+        ddm_weak_temperature: float | None = Field(
+            default=None, gt=0, description="Replaces ddm_temperature for the weak distribution."
+        )
 
         @property
         def crops(self) -> tuple[Crop, ...]:
@@ -91,5 +98,3 @@ class CLSA(MomentumContrast):
             "accuracy": torch.stack([contrastive_accuracy(*pair) for pair in weak]).mean(),
             "strong_accuracy": torch.stack([contrastive_accuracy(*pair) for pair in strong]).mean(),
         }
-
-    forward = loss

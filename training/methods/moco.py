@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from training.augment.choice import augmentation_for
@@ -27,13 +28,18 @@ class MoCo(MomentumContrast):
     url = "https://arxiv.org/abs/2003.04297"
 
     class Config(MomentumConfig):
-        """`symmetric`: each view is once query and once key; the loss is the sum of the two, and both keys
-        enter the queue. `views`: further query views, none by default (see `Crop`); each finds every key of
-        its image, and the mean over all pairs takes the place of the mean over the usual ones, so that
-        the size of the loss stays."""
+        """`MomentumConfig`, and which views are compared."""
 
-        symmetric: bool = False
-        views: tuple[Crop, ...] = ()
+        symmetric: bool = Field(
+            default=False,
+            description="Each view is once query and once key; the loss is the sum of the two, and both keys enter the "
+            "queue.",
+        )
+        views: tuple[Crop, ...] = Field(
+            default=(),
+            description="Further query views. Each finds every key of its image, and the mean over all pairs takes the "
+            "place of the mean over the usual ones, so that the size of the loss stays.",
+        )
 
         @property
         def crops(self) -> tuple[Crop, ...]:
@@ -72,5 +78,3 @@ class MoCo(MomentumContrast):
         if further:
             loss = loss * (len(usual) / len(pairs))
         return {"loss": loss, "accuracy": torch.stack([contrastive_accuracy(*pair) for pair in pairs]).mean()}
-
-    forward = loss

@@ -7,100 +7,38 @@ tell in which order three shuffled segments came, and agree on the sequence in a
 from __future__ import annotations
 
 from itertools import permutations
-from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from training import distributed
-from training.augment.skeleton import SkeletonAugment, SkeletonAugmentConfig
-from training.losses import at_least_float32, contrastive_accuracy, nt_xent_logits
-from training.methods.base import Context
+from training.augment.skeleton import SkeletonAugment
+from training.augment.skeleton_guises import seen_frames, shuffle_segments
+from training.losses import at_least_float32
+from training.methods.base import Context, Method, Run
+from training.modules.skeleton_tasks import MotionDecoder, TaskSettings, guises_loss, motion_loss, task_head
 from zoo.architectures.skeleton_gru import frame_mask
 from zoo.encoder import Encoder
-from zoo.errors import ConfigError, nearest
+from zoo.errors import ConfigError
 from zoo.preprocessing.skeleton import SkeletonInput
-from zoo.strict import Strict
-
-#: `released`: the official code as it is, down to its oddities. `paper`: the same tasks with the narrow decoder that
-#: fits the paper's encoder of 1 x 30 units, and the future as the target, as the abstract says; the text itself was
-#: not read. `corrected`: the released tasks with padding, seen frames and self-similarity left out of the losses.
-PRESETS: dict[str, dict[str, Any]] = {
-    "released": {},
-    "paper": {"decoder_layers": 1, "motion_target": "tail", "motion_mean": "valid"},
-    "corrected": {"motion_target": "tail", "motion_mean": "valid", "self_similarity": "excluded"},
-}
 
 
-class MS2L(nn.Module):
+class MS2L(Method):
     """Motion prediction, jigsaw puzzle recognition and contrastive learning on one sequence."""
 
     title = "MS²L"
     paper = "MS²L: Multi-Task Self-Supervised Learning for Skeleton Based Action Recognition (Lin et al., 2020)"
     url = "https://arxiv.org/abs/2010.05599"
 
-    class Config(Strict):
-        """Defaults are the official code's. `preset`: start from another of `PRESETS`.
-
-        `motion`, `jigsaw`, `contrastive`: weights of the tasks; 0 switches one off.
-        `mask_ratio`: share of the frames hidden at the end; ceil((1 - ratio) * n) frames stay seen.
-        `motion_target`: `"all"` frames or the masked `"tail"`. `motion_mean`: squared error per element of the
-        `"padded"` batch at `input.frames` frames, or of the `"valid"` target frames of the global batch.
-        `segments` of the puzzle, segments! classes. `temperature` of the contrastive loss.
-        `self_similarity`: `"minus_one"` keeps an embedding beside itself as a negative of similarity -1;
-        `"excluded"` leaves it out. `positives`: each guise against the `"mean"` of all (which holds itself),
-        or against each of the `"others"`. `decoder_layers`, `hidden_dim`, `out_dim`: sizes of the heads.
-        `augment`: None as released; else each guise is a random view of its own.
-        `strategy`: `"pretrain"` sees no label. `"joint"` adds the cross-entropy of a linear classifier on the
-        original and counts the tasks `scale` times. `"moving"` goes from the one to the other: linearly over the
-        steps, the tasks' weight from 1 to `scale`, the classifier's from 0 to 1. The paper's constants are not
-        known to us; in an old script of its authors a scale of 0.05 stands on one side.
-        """
-
-        motion: float = Field(default=1.0, ge=0)
-        jigsaw: float = Field(default=1.0, ge=0)
-        contrastive: float = Field(default=1.0, ge=0)
-        mask_ratio: float = Field(default=0.3, gt=0, lt=1)
-        motion_target: Literal["all", "tail"] = "all"
-        motion_mean: Literal["padded", "valid"] = "padded"
-        segments: int = Field(default=3, ge=2, le=5)
-        temperature: float = Field(default=0.9, gt=0)
-        self_similarity: Literal["minus_one", "excluded"] = "minus_one"
-        positives: Literal["mean", "others"] = "mean"
-        decoder_layers: int = Field(default=2, ge=1, le=8)
-        hidden_dim: int = Field(default=2048, ge=1)
-        out_dim: int = Field(default=1024, ge=1)
-        augment: SkeletonAugmentConfig | None = None
-        strategy: Literal["pretrain", "joint", "moving"] = "pretrain"
-        scale: float = Field(default=0.05, ge=0)
-
-        @model_validator(mode="before")
-        @classmethod
-        def _preset(cls, raw: Any) -> Any:
-            if not isinstance(raw, dict) or "preset" not in raw:
-                return raw
-            name = raw["preset"]
-            if name not in PRESETS:
-                raise ConfigError(f"recipe: unknown preset {name!r} of ms2l; {nearest(str(name), list(PRESETS))}")
-            return {**PRESETS[name], **{key: value for key, value in raw.items() if key != "preset"}}
-
-        @field_validator("contrastive")
-        @classmethod
-        def _any_task(cls, value: float, info: Any) -> float:
-            if value == 0 and not info.data.get("motion") and not info.data.get("jigsaw"):
-                raise ValueError("at least one of motion, jigsaw, contrastive must be > 0")
-            return value
+    class Config(TaskSettings):
+        """Which tasks, and how each is counted; see `TaskSettings`."""
 
     def __init__(self, encoder: Encoder, config: Config, context: Context) -> None:
-        super().__init__()
+        super().__init__(encoder, config, context)
         if not isinstance(encoder.input, SkeletonInput):
             raise ConfigError(f"ms2l trains on skeletons, but the encoder takes {encoder.modality} input")
         if config.motion and config.motion_mean == "padded" and encoder.input.frames is None:
             raise ConfigError("motion_mean 'padded' needs input.frames, the length that all sequences count as")
-        self.config, self.encoder = config, encoder
         width = encoder.num_features
         points = encoder.input.bodies * encoder.input.joints * encoder.input.channels
         self.augment = None if config.augment is None else SkeletonAugment(config.augment, encoder.input)
@@ -109,9 +47,9 @@ class MS2L(nn.Module):
         if config.motion:
             self.decoder = MotionDecoder(encoder.frame_features, config.decoder_layers, points)
         if config.jigsaw:
-            self.puzzle = _mlp(width, config.hidden_dim, len(orders))
+            self.puzzle = task_head(width, config.hidden_dim, len(orders))
         if config.contrastive:
-            self.projector = _mlp(width, config.hidden_dim, config.out_dim)
+            self.projector = task_head(width, config.hidden_dim, config.out_dim)
         self.uses_labels = config.strategy != "pretrain"
         if self.uses_labels:
             if context.classes is None:
@@ -121,7 +59,6 @@ class MS2L(nn.Module):
             nn.init.zeros_(self.classifier.bias)
         #: Share of the training that is over; in the state, so that a resumed run weighs its losses alike.
         self.register_buffer("progress", torch.zeros((), dtype=torch.float64), persistent=self.uses_labels)
-        self.total_steps = context.total_steps
 
     def views(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
         """The three guises of `batch["skeletons"]` `(N, T, V, C)` with `batch["lengths"]`.
@@ -162,25 +99,33 @@ class MS2L(nn.Module):
         terms: dict[str, Tensor] = {}
         if config.motion:
             predicted = self.decoder(frames["moving"], lengths["moving"])
-            terms["motion"] = self._motion_loss(predicted, views["moving"], lengths["moving"], seen)
+            counted = frame_mask(lengths["moving"], predicted.shape[1])
+            if config.motion_target == "tail":
+                counted = counted & ~frame_mask(seen, predicted.shape[1])
+            frames_each = self.encoder.input.frames if config.motion_mean == "padded" else None
+            terms["motion"] = motion_loss(predicted, views["moving"], counted, frames_each)
         if config.jigsaw:
             logits = at_least_float32(self.puzzle(pooled["shuffled"]))
             terms["jigsaw"] = F.cross_entropy(logits, views["order"])
             terms["jigsaw_accuracy"] = (logits.argmax(1) == views["order"]).float().mean()
         if config.contrastive:
-            terms |= self._contrastive_loss([pooled[name] for name in ("original", "moving", "shuffled")])
-        total = sum(
-            getattr(config, name) * terms[name] for name in ("motion", "jigsaw", "contrastive") if name in terms
-        )
+            terms |= self.contrast([pooled[name] for name in ("original", "moving", "shuffled")])
+        tasks = {"motion": config.motion, "jigsaw": config.jigsaw, "contrastive": config.contrastive}
+        total = sum(weight * terms[name] for name, weight in tasks.items() if weight)
         if self.uses_labels:
             logits = at_least_float32(self.classifier(pooled["original"]))
             terms["classification"] = F.cross_entropy(logits, views["labels"])
             terms["accuracy"] = (logits.argmax(1) == views["labels"]).float().mean()
-            tasks, classification = self.weights()
-            total = tasks * total + classification * terms["classification"]
+            counts, classification = self.weights()
+            total = counts * total + classification * terms["classification"]
         return {"loss": total, **{name: value.detach() for name, value in terms.items()}}
 
-    forward = loss
+    def contrast(self, pooled: list[Tensor]) -> dict[str, Tensor]:
+        """NT-Xent between the guises; each goes through the projector alone, as batch norm sees one at a time."""
+        z = [at_least_float32(self.projector(h)) for h in pooled]
+        config = self.config
+        loss, accuracy = guises_loss(z, config.temperature, config.positives, config.self_similarity == "minus_one")
+        return {"contrastive": loss, "contrastive_accuracy": accuracy}
 
     def weights(self) -> tuple[float, float]:
         """What the self-supervised tasks and the classification count at this step."""
@@ -195,92 +140,6 @@ class MS2L(nn.Module):
         parts = self.encoder.forward_features(rows, counts).split([len(x) for x in guises.values()])
         return {name: part[:, : x.shape[1]] for (name, x), part in zip(guises.items(), parts, strict=True)}
 
-    def _motion_loss(self, predicted: Tensor, target: Tensor, lengths: Tensor, seen: Tensor) -> Tensor:
-        """Mean squared error as the config counts it; one process and many give the same."""
-        frames = target.shape[1]
-        counted = frame_mask(lengths, frames)
-        if self.config.motion_target == "tail":
-            counted = counted & ~frame_mask(seen, frames)
-        target = target.flatten(2)
-        error = (at_least_float32(predicted) - target).square().sum(dim=-1)
-        # `where`, not a product: what lies beyond a sequence's end must not reach the gradient.
-        total = torch.where(counted, error, 0).sum()
-        if self.config.motion_mean == "padded":
-            return total / (len(target) * self.encoder.input.frames * target.shape[-1])
-        count = distributed.all_reduce_mean(counted.sum().to(total.dtype)) * target.shape[-1]
-        return total / count.clamp_min(1)
-
-    def _contrastive_loss(self, pooled: list[Tensor]) -> dict[str, Tensor]:
-        """NT-Xent between the guises; each goes through the projector alone, as batch norm sees one at a time."""
-        z = [at_least_float32(self.projector(h)) for h in pooled]
-        if self.config.positives == "mean":
-            centre = torch.stack(z).mean(dim=0)
-            pairs = [(one, centre) for one in z]
-        else:
-            pairs = [(z[i], z[j]) for i in range(len(z)) for j in range(i)]
-        losses, accuracies = zip(*(self._nt_xent(*pair) for pair in pairs), strict=True)
-        return {"contrastive": torch.stack(losses).mean(), "contrastive_accuracy": torch.stack(accuracies).mean()}
-
-    def _nt_xent(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-        everyone = distributed.gather(torch.stack([a, b], dim=1))
-        offset = distributed.rank() * len(a)
-        temperature = self.config.temperature
-        logits, positives = nt_xent_logits(a, b, temperature, everyone[:, 0], everyone[:, 1], offset)
-        if self.config.self_similarity == "minus_one":
-            logits = logits.masked_fill(logits == -torch.inf, -1 / temperature)
-        return F.cross_entropy(logits, positives), contrastive_accuracy(logits, positives)
-
-    def after_step(self, step: int) -> None:
+    def after_step(self, step: int, run: Run) -> None:
         """Count the steps, for the moving weights."""
         self.progress.fill_((step + 1) / self.total_steps)
-
-
-class MotionDecoder(nn.Module):
-    """The encoder's frames `(N, T, D)` -> predicted coordinates `(N, T, points)`: a unidirectional GRU and a layer.
-
-    Neither teacher forcing nor feedback, as in the released code, which leaves PyTorch's initialisation in place.
-    """
-
-    def __init__(self, width: int, layers: int, points: int) -> None:
-        super().__init__()
-        self.gru = nn.GRU(width, width, layers, batch_first=True)
-        self.out = nn.Linear(width, points)
-
-    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """Values beyond a sequence's length mean nothing."""
-        if int(lengths.min()) == x.shape[1]:
-            return self.out(self.gru(x)[0])
-        packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
-        out, _ = pad_packed_sequence(self.gru(packed)[0], batch_first=True, total_length=x.shape[1])
-        return self.out(out)
-
-
-def seen_frames(lengths: Tensor, mask_ratio: float) -> Tensor:
-    """Frames that stay visible, ceil((1 - mask_ratio) * n): those whose index is below (1 - mask_ratio) * n."""
-    # Rounded first, so that 0.7 * 10 is 7 and not the 8 of 7.000000000000001.
-    return ((lengths.double() * (1 - mask_ratio) * 1e6).round() / 1e6).ceil().to(lengths.dtype)
-
-
-def shuffle_segments(x: Tensor, lengths: Tensor, orders: Tensor) -> Tensor:
-    """Segments in a new order: the k-th place takes segment `orders[i, k]`.
-
-    Args:
-        x: `(N, T, V, C)`; a segment has floor(n / S) frames, the remainder and the padding stay in place.
-        orders: `(N, S)`, a permutation for each sequence.
-    """
-    segments = orders.shape[1]
-    frame = torch.arange(x.shape[1], device=x.device).expand(len(x), -1)
-    size = (lengths // segments)[:, None]
-    place = torch.div(frame, size.clamp_min(1), rounding_mode="floor").clamp(max=segments - 1)
-    moved = orders.gather(1, place) * size + frame - place * size
-    source = torch.where(frame < segments * size, moved, frame)
-    return x[torch.arange(len(x), device=x.device)[:, None], source]
-
-
-def _mlp(width: int, hidden: int, out: int) -> nn.Sequential:
-    """Linear, batch norm, ReLU, Linear; Xavier-normal weights, zero bias. Batch norm would cancel a first bias."""
-    first, last = nn.Linear(width, hidden, bias=False), nn.Linear(hidden, out)
-    for layer in (first, last):
-        nn.init.xavier_normal_(layer.weight)
-    nn.init.zeros_(last.bias)
-    return nn.Sequential(first, nn.BatchNorm1d(hidden), nn.ReLU(inplace=True), last)

@@ -5,53 +5,53 @@ Chen, Kornblith, Norouzi, Hinton, 2020, arXiv 2002.05709; names follow Algorithm
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field, field_validator
-from torch import Tensor, nn
+from torch import Tensor
 
 from training import distributed
-from training.augment.choice import augmentation_for, resolve_augment
+from training.augment.choice import Augment, augmentation_for
 from training.augment.crops import Crop, crop_augments, draw_views
-from training.augment.parameters import PRESETS, ImageAugmentConfig
+from training.augment.parameters import PRESETS
 from training.losses import at_least_float32, contrastive_accuracy, nt_xent_logits, views_loss
-from training.methods.base import Context
+from training.methods.base import Context, Method
 from training.methods.image_views import embeddings
-from training.modules.heads import HeadName, projection_head
+from training.modules.heads import Head, HiddenDim, OutDim, projection_head
 from zoo.encoder import Encoder
-from zoo.strict import Strict
 
 
-class SimCLR(nn.Module):
+class SimCLR(Method):
     """Random views of each image agree under NT-Xent; the views of all other images are negatives."""
 
     title = "SimCLR"
     paper = "A Simple Framework for Contrastive Learning of Visual Representations (Chen et al., 2020)"
     url = "https://arxiv.org/abs/2002.05709"
 
-    class Config(Strict):
-        """`temperature`: tau of eq. 1 (0.5 CIFAR-10, 0.1 ImageNet). `head`, `hidden_dim` (default: the
-        encoder's features), `out_dim`: see `projection_head`. `augment`: a preset's name, or a dict of
-        augmentation settings, with the key `preset` to start from one. `views`: the views of each image,
-        the paper's two by default, see `Crop`. `loss`: `nt_xent`, or `dcl`, which leaves the positive out of
-        the denominator (arXiv 2110.06848). `positives`: each other view of the image is a positive of its
-        own, or their normalised mean is the one positive; for two views this is the same. See `views_loss`."""
+    class Config(Method.Config):
+        """Defaults are the paper's for CIFAR-10."""
 
-        temperature: float = Field(default=0.5, gt=0)
-        head: HeadName = "paper"
-        hidden_dim: int | None = Field(default=None, ge=1)
-        out_dim: int = Field(default=128, ge=1)
-        augment: ImageAugmentConfig = PRESETS["cifar"]
-        views: tuple[Crop, ...] = (Crop(count=2),)
-        loss: Literal["nt_xent", "dcl"] = "nt_xent"
-        positives: Literal["each", "mean"] = "each"
-
-        @field_validator("augment", mode="before")
-        @classmethod
-        def _augment(cls, value: Any) -> ImageAugmentConfig:
-            return resolve_augment(value)
+        temperature: float = Field(
+            default=0.5, gt=0, description="tau of eq. 1; the paper takes 0.5 for CIFAR-10 and 0.1 for ImageNet."
+        )
+        head: Head = "paper"
+        hidden_dim: HiddenDim = None
+        out_dim: OutDim = 128
+        augment: Augment = PRESETS["cifar"]
+        views: tuple[Crop, ...] = Field(
+            default=(Crop(count=2),), description="The views of each image, by default the paper's two."
+        )
+        loss: Literal["nt_xent", "dcl"] = Field(
+            default="nt_xent",
+            description="nt_xent, or dcl, which leaves the positive out of the denominator (arXiv 2110.06848).",
+        )
+        positives: Literal["each", "mean"] = Field(
+            default="each",
+            description="Each other view of the image is a positive of its own, or their normalised mean is the one "
+            "positive. For two views this is the same.",
+        )
 
         @field_validator("views")
         @classmethod
@@ -67,17 +67,10 @@ class SimCLR(nn.Module):
             return self.views
 
     def __init__(self, encoder: Encoder, config: Config, context: Context) -> None:
-        super().__init__()
-        self.config = config
-        self.encoder = encoder
+        super().__init__(encoder, config, context)
         self.head = projection_head(config.head, encoder.num_features, config.hidden_dim, config.out_dim)
         self.augment = augmentation_for(encoder, config.augment, context.image_size)
         self.augments = crop_augments(self.augment, config.views, context.image_size)
-        self.image_size = self.view_size = context.image_size
-
-    def set_view_size(self, pixels: int) -> None:
-        """Side of the views from now on, for progressive resolution."""
-        self.view_size = pixels
 
     def views(self, batch: dict[str, Tensor], generator: torch.Generator) -> list[Tensor]:
         """Augmentations t, t', ... of uint8 `batch["images"]` `(N, 3, H, W)`: each float32 `(N, 3, S, S)`."""
@@ -100,8 +93,3 @@ class SimCLR(nn.Module):
         decoupled = config.loss == "dcl"
         loss, accuracy = views_loss(z, config.temperature, everyone, offset, config.positives, decoupled)
         return {"loss": loss, "accuracy": accuracy}
-
-    forward = loss
-
-    def after_step(self, step: int) -> None:
-        """Nothing to do: SimCLR keeps neither queue nor momentum encoder."""

@@ -9,8 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training.losses import at_least_float32
-from zoo.architectures.attention import initialise_convolutions
+from zoo.architectures.attention import MapEncoder, initialise_convolutions
 from zoo.architectures.unet import double_convolution
+from zoo.encoder import Encoder
+from zoo.errors import ConfigError
 
 #: Channels below which a stage that no map fixes is not narrowed further.
 NARROWEST = 16
@@ -73,3 +75,22 @@ class Decoder(nn.Module):
 
 def _skip(width: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(width, width, kernel_size=1), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
+
+
+def decoder_for(encoder: Encoder, skips: int | None = None, strength: float = 1.0) -> Decoder:
+    """A decoder that fits the maps of `encoder`, which are found by trying. Raises ConfigError if it gives none."""
+    if not isinstance(encoder, MapEncoder):
+        raise ConfigError(
+            "reconstruction needs an encoder that gives its maps: encoder.family 'unet', or 'timm_maps' for timm's "
+            "backbones; or set method.reconstruction to 0"
+        )
+    was_training = encoder.training
+    encoder.eval()
+    try:
+        with torch.no_grad():
+            p = next(encoder.parameters())
+            maps = encoder.maps(torch.zeros(1, 3, *encoder.input.size, dtype=p.dtype, device=p.device))
+    finally:
+        encoder.train(was_training)
+    strides = [round(encoder.input.size[0] / m.shape[-2]) for m in maps]
+    return Decoder([m.shape[1] for m in maps], strides, skips, strength)

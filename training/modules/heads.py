@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Literal
+from typing import Annotated, Literal
 
+from pydantic import Field
 from torch import nn
 
 from zoo.errors import ConfigError, nearest
@@ -12,6 +13,18 @@ from zoo.errors import ConfigError, nearest
 #: paper: SimCLR section 2.1; official, v2: google-research/simclr model_util.py with 2 and 3 layers;
 #: linear, none: the ablations of section 4.2.
 HeadName = Literal["paper", "official", "v2", "linear", "none"]
+#: Settings of a projection head, as methods declare them.
+Head = Annotated[
+    HeadName,
+    Field(
+        description="Projection head. paper: Linear, ReLU, Linear. official, v2: 2 and 3 layers, each followed by "
+        "batch norm. linear: one layer. none: the loss sees the encoder's features."
+    ),
+]
+HiddenDim = Annotated[
+    int | None, Field(ge=1, description="Width of the head's hidden layers; null: as many as the encoder's features.")
+]
+OutDim = Annotated[int, Field(ge=1, description="Width of the head's output, which the loss sees.")]
 HEADS: tuple[str, ...] = ("paper", "official", "v2", "linear", "none")
 
 

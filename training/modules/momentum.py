@@ -9,54 +9,55 @@ import copy
 import math
 import warnings
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, field_validator
+from pydantic import Field
 from torch import Tensor, nn
 
 from training import distributed
-from training.augment.choice import resolve_augment
-from training.augment.parameters import PRESETS, ImageAugmentConfig
+from training.augment.choice import Augment
+from training.augment.parameters import PRESETS
 from training.losses import at_least_float32, memory_similarities
-from training.methods.base import Context
+from training.methods.base import Context, Method, Run
 from training.methods.image_views import embeddings
 from training.modules.batch_norm import SplitBatchNorm, average_statistics, group_size, split_batch_norm
-from training.modules.heads import HeadName, projection_head
+from training.modules.heads import Head, HiddenDim, OutDim, projection_head
 from zoo.encoder import Encoder
 from zoo.errors import ConfigError
-from zoo.strict import Strict
 
 
-class MomentumConfig(Strict):
-    """Settings of a method with a momentum encoder and a queue; defaults are MoCo v2's on ImageNet.
+class MomentumConfig(Method.Config):
+    """Settings of a method with a momentum encoder and a queue; defaults are MoCo v2's on ImageNet."""
 
-    `temperature`: tau. `queue_size`: K, a multiple of the keys a step adds; more than the training set
-    is known to hurt (CIFAR-10: 4096). `momentum`: m of the key encoder; with `final_momentum` it rises
-    to that by a cosine. `negatives`: `queue` for 1 + K candidates per query (MoCo), `batch_and_queue`
-    for those and all other keys of the global batch (CLSA's code). `bn_groups`: groups of the global
-    batch that are normalised on their own, keys shuffled among them; the released ImageNet runs had one
-    per GPU, 8. 1 shares statistics over the whole batch, which leaks the positives (for ablations, and
-    harmless for encoders without batch norm). `head`, `hidden_dim`, `out_dim`: see `projection_head`.
-    `augment`: the weak augmentation, a preset's name or settings.
-    """
-
-    temperature: float = Field(default=0.2, gt=0)
-    queue_size: int = Field(default=65536, ge=1)
-    momentum: float = Field(default=0.999, ge=0, le=1)
-    final_momentum: float | None = Field(default=None, ge=0, le=1)
-    negatives: Literal["queue", "batch_and_queue"] = "queue"
-    bn_groups: int = Field(default=8, ge=1)
-    head: HeadName = "paper"
-    hidden_dim: int | None = Field(default=None, ge=1)
-    out_dim: int = Field(default=128, ge=1)
-    augment: ImageAugmentConfig = PRESETS["moco"]
-
-    @field_validator("augment", mode="before")
-    @classmethod
-    def _augment(cls, value: Any) -> ImageAugmentConfig:
-        return resolve_augment(value)
+    temperature: float = Field(default=0.2, gt=0, description="tau of the contrastive loss.")
+    queue_size: int = Field(
+        default=65536,
+        ge=1,
+        description="K, a multiple of the keys that a step adds. More than the training set is known to hurt; 4096 "
+        "suits CIFAR-10.",
+    )
+    momentum: float = Field(default=0.999, ge=0, le=1, description="m of the key encoder.")
+    final_momentum: float | None = Field(
+        default=None, ge=0, le=1, description="m rises to this by a cosine over the run; null: it stays."
+    )
+    negatives: Literal["queue", "batch_and_queue"] = Field(
+        default="queue",
+        description="queue: 1 + K candidates per query (MoCo). batch_and_queue: also all other keys of the global "
+        "batch (CLSA's code).",
+    )
+    bn_groups: int = Field(
+        default=8,
+        ge=1,
+        description="Groups of a global pass that are normalised on their own, with the keys shuffled among them. The "
+        "released ImageNet runs had one per GPU, 8. 1 shares statistics over the whole pass, which leaks the positives "
+        "(for ablations, and harmless for encoders without batch norm).",
+    )
+    head: Head = "paper"
+    hidden_dim: HiddenDim = None
+    out_dim: OutDim = 128
+    augment: Augment = PRESETS["moco"]
 
 
 class Queue(nn.Module):
@@ -135,7 +136,7 @@ class KeyEncoder(nn.Module):
         torch._foreach_lerp_(theta_k, theta_q, 1 - momentum)
 
 
-class MomentumContrast(nn.Module):
+class MomentumContrast(Method):
     """f_q, f_k and the queue: the part of MoCo that does not depend on which views are compared.
 
     Subclasses implement `views` and `loss`. The key encoder follows and the queue moves on in
@@ -144,10 +145,8 @@ class MomentumContrast(nn.Module):
     """
 
     def __init__(self, encoder: Encoder, config: MomentumConfig, context: Context, keys_per_image: int = 1) -> None:
-        super().__init__()
+        super().__init__(encoder, config, context)
         group = group_size(config.bn_groups, context.global_batch)
-        self.config = config
-        self.encoder = encoder
         self.head = projection_head(config.head, encoder.num_features, config.hidden_dim, config.out_dim)
         if config.bn_groups > 1:
             split_batch_norm(self.encoder, group)
@@ -155,8 +154,6 @@ class MomentumContrast(nn.Module):
         self.key_encoder = KeyEncoder(self.encoder, self.head)
         dim = encoder.num_features if config.head == "none" else config.out_dim
         self.queue = Queue(config.queue_size, dim, keys_per_image * context.global_batch)
-        self.image_size = self.view_size = context.image_size
-        self.total_steps = context.total_steps
         self._new_keys: list[Tensor] = []
         if config.queue_size > context.samples:
             warnings.warn(
@@ -164,10 +161,6 @@ class MomentumContrast(nn.Module):
                 "holds each image's own earlier keys as negatives, which is known to hurt; 4096 suits CIFAR-10",
                 stacklevel=2,
             )
-
-    def set_view_size(self, pixels: int) -> None:
-        """Side of the views from now on, for progressive resolution."""
-        self.view_size = pixels
 
     def queries(self, views: Sequence[Tensor]) -> list[Tensor]:
         """q = f_q(x) `(n, d)` for each view, one forward for all views of a size."""
@@ -194,7 +187,7 @@ class MomentumContrast(nn.Module):
             return start
         return end - (end - start) * 0.5 * (1 + math.cos(math.pi * step / max(1, self.total_steps)))
 
-    def after_step(self, step: int) -> None:
+    def after_step(self, step: int, run: Run) -> None:
         """The key encoder follows the query encoder; the step's keys enter the queue."""
         average_statistics(self)
         self.key_encoder.follow(self.encoder, self.head, self.momentum(step))

@@ -100,11 +100,11 @@ def _choose(space: Space, table: Tensor) -> list[tuple[int, int]]:
     return [(edge, int(best[edge])) for edge in kept]
 
 
-def entropy(space: Space, alpha: Tensor, edge_normalisation: bool = False) -> float:
-    """Mean entropy of the softmax over operations, over log(number of operations): 1 undecided, 0 decided."""
+def entropy(space: Space, alpha: Tensor, edge_normalisation: bool = False) -> Tensor:
+    """Mean entropy of the softmax over operations, over log(number of operations), a scalar: 1 undecided, 0 decided."""
     logits, _ = space.split(alpha.detach().float(), edge_normalisation)
     p = torch.cat(list(logits.values())).softmax(dim=1)
-    return float(-(p * p.clamp_min(1e-30).log()).sum(1).mean()) / math.log(len(space.ops))
+    return -(p * p.clamp_min(1e-30).log()).sum(1).mean() / math.log(len(space.ops))
 
 
 def skips(genotype: DartsGenotype | NB201Genotype) -> int:

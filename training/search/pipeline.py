@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from training import distributed
-from training.methods.ssnas import GENOTYPE, SSNAS
+from training.methods.ssnas import SSNAS
 from training.recipe import Recipe, apply_override, parse_recipe
 from training.run_folder import RunFolder
+from training.search.history import GENOTYPE
 from zoo.architectures.genotype import parse_genotype
 from zoo.checkpoint.config import Method
 from zoo.errors import ConfigError, TrainingError, nearest

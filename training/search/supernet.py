@@ -13,10 +13,10 @@ import torch
 from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor, nn
 
-from training.search.derive import SPACES, Space
+from training.search.derive import SPACES, Space, derive, entropy
 from zoo.architectures.cell_network import DartsBody, NB201Body
 from zoo.architectures.cell_ops import FactorizedReduce, make_op, relu_conv_bn
-from zoo.architectures.genotype import NB201_EDGES, NODES
+from zoo.architectures.genotype import NB201_EDGES, NODES, DartsGenotype, NB201Genotype
 from zoo.architectures.image import check_images
 from zoo.encoder import Encoder
 from zoo.errors import ConfigError
@@ -164,6 +164,14 @@ class Supernet(Encoder):
     def tables(self, alpha: Tensor | None = None) -> dict[str, Tensor]:
         """Cell name -> `(edges, operations)` mixing weights."""
         return self.space.weights(self.alpha if alpha is None else alpha, self.edge_normalisation)
+
+    def genotype(self, skip_cap: int | None = None, alpha: Tensor | None = None) -> DartsGenotype | NB201Genotype:
+        """The cell that alpha stands for, see `derive`."""
+        return derive(self.space, self.tables(alpha), skip_cap)
+
+    def entropy(self) -> Tensor:
+        """How undecided alpha is: 1 not at all decided, 0 decided; see `derive.entropy`."""
+        return entropy(self.space, self.alpha, self.edge_normalisation)
 
     def _features(self, x: Tensor, lengths: Tensor | None) -> Tensor:
         return self.body(x, self.tables(self._other))

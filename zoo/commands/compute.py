@@ -25,6 +25,7 @@ from zoo.commands.options import (
     SeedOption,
     WorkersOption,
 )
+from zoo.data.registry import examples
 from zoo.errors import DataError
 
 RecipeArgument = Annotated[str | None, typer.Argument(help="a recipe's name, or the path of a YAML file")]
@@ -76,8 +77,7 @@ def probe(
     data: Annotated[
         str | None,
         typer.Argument(
-            help="a folder of images or skeletons, a torchvision name, digits, hf:org/name, a .parquet; with --suite a "
-            "folder with train/ and test/ to add to the suite, or nothing"
+            help=f"{examples()}; with --suite nothing, or a folder with train/ and test/ to add to the suite"
         ),
     ] = None,
     suite: Annotated[str | None, typer.Option(help="measure on many datasets: downstream or fine_grained")] = None,

@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
+from zoo.data.registry import examples
+
 EncoderArgument = Annotated[
     str,
     typer.Argument(help="a catalogue name, hf-hub:org/name[@revision], https://host/NAME or local-dir:PATH"),
 ]
-DataArgument = Annotated[
-    str, typer.Argument(help="a folder of images or skeletons, a torchvision name, digits, hf:org/name, a .parquet")
-]
+DataArgument = Annotated[str, typer.Argument(help=examples())]
 RootOption = Annotated[str | None, typer.Option(help="where torchvision datasets lie")]
 DownloadOption = Annotated[bool, typer.Option("--download", help="fetch the dataset if it is missing")]
 DeviceOption = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; default: the GPU if there is one")]

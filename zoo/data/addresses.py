@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+import re
+import warnings
 from pathlib import Path
 
-from zoo.data.base import Dataset
-from zoo.errors import DataError, UnknownNameError, nearest
-
-ADDRESSES = (
-    "a folder of images or skeletons, a .parquet or .npz file, a torchvision name, 'digits', 'hf:org/name', "
-    "'synthetic:shapes' or 'synthetic:motion'"
-)
+from zoo.data.base import Dataset, Joined
+from zoo.data.reader import Address, Options, Reader
+from zoo.errors import DataError, DataWarning, UnknownNameError, nearest
 
 
 def open_dataset(
-    address: str | Path, split: str | None = None, *, root: str | Path | None = None, download: bool = False
+    address: str | Path,
+    split: str | None = None,
+    *,
+    root: str | Path | None = None,
+    download: bool = False,
+    inspect: bool = False,
 ) -> Dataset:
-    """Open one split of a dataset.
+    """Open one split of a dataset. What the reader left out is said once, as a `DataWarning`, and kept in `.report`.
 
     Args:
         address: one of
@@ -41,23 +41,30 @@ def open_dataset(
             one called `"all"`.
         root: where torchvision datasets lie; default $ZOO_DATA or ~/.cache/encoder-zoo/data.
         download: let torchvision fetch what is missing.
+        inspect: read every sample of every split, and add to the report how many samples of this split are exact
+            copies of others in it or in another split; for skeletons lengths and untracked joints as well.
 
     Raises:
         UnknownNameError: no such dataset or split; the nearest names are listed.
         DataError: empty, unreadable, or not a dataset.
         HubError: the Hugging Face Hub cannot be reached.
     """
-    reader = _reader(address, root, download)
-    if split is not None and "+" in split:
-        from zoo.data.base import Joined
-
-        return Joined([reader.open(choose_split(str(address), part, reader.splits())) for part in split.split("+")])
-    return reader.open(choose_split(str(address), split, reader.splits()))
+    reader = _reader(address, Options(root=root, download=download))
+    known = reader.splits()
+    names = [choose_split(str(address), part, known) for part in (split.split("+") if split else [None])]
+    parts = [reader.open(name) for name in names]
+    data = parts[0] if len(parts) == 1 else Joined(parts)
+    if inspect:
+        others = [reader.open(name) for name in known if name not in names and counterparts(names, name)]
+        data.reported(notes=_inspected(data, others))
+    if data.report.left or data.report.notes:
+        warnings.warn(f"{data.name}/{data.split}: {data.report}", DataWarning, stacklevel=2)
+    return data
 
 
 def available_splits(address: str | Path, *, root: str | Path | None = None) -> list[str]:
     """Names of the splits of a dataset, `["all"]` where it has none. Arguments and errors as in `open_dataset`."""
-    return list(_reader(address, root, download=False).splits())
+    return _reader(address, Options(root=root)).splits()
 
 
 def choose_split(address: str, split: str | None, known: list[str]) -> str:
@@ -84,79 +91,56 @@ def choose_split(address: str, split: str | None, known: list[str]) -> str:
     raise UnknownNameError(f"{address} has no split {split!r}; {nearest(split, known)}")
 
 
-@dataclass(frozen=True)
-class _Reader:
-    splits: Callable[[], list[str]]
-    open: Callable[[str], Dataset]
+_ROLE = re.compile(r"(?<![a-z])(trainval|train|validation|val|test)(?![a-z])")
 
 
-def _reader(address: str | Path, root: str | Path | None, download: bool) -> _Reader:
-    if isinstance(address, str):
-        if address.startswith("hf:"):
-            from zoo.data.readers.huggingface import huggingface_splits, open_huggingface
+def counterparts(names: list[str], other: str) -> bool:
+    """Whether two splits should share no sample: names that differ in their role alone, as `xsub-train`, `xsub-test`.
 
-            return _Reader(partial(huggingface_splits, address), partial(open_huggingface, address))
-        if address.startswith("synthetic:motion"):
-            from zoo.data.readers.synthetic_motion import SPLITS, open_motion
-
-            return _Reader(lambda: list(SPLITS), partial(open_motion, address))
-        if address.startswith("synthetic:"):
-            from zoo.data.readers.synthetic_grey import SETS, open_grey
-            from zoo.data.readers.synthetic_shapes import SPLITS, open_synthetic, set_name
-
-            opener = open_grey if set_name(address) in SETS else open_synthetic
-            return _Reader(lambda: list(SPLITS), partial(opener, address))
-        if address in ("digits", "digits:placed"):
-            from zoo.data.readers.digits import SPLITS, open_digits, open_placed_digits
-
-            return _Reader(lambda: list(SPLITS), open_digits if address == "digits" else open_placed_digits)
-        from zoo.data.readers.torchvision_sets import SOURCES, open_torchvision
-
-        if address in SOURCES:
-            opener = partial(open_torchvision, address, root=root, download=download)
-            return _Reader(lambda: SOURCES[address].names, opener)
-        from zoo.data.readers.fine_grained_sets import READERS
-
-        if address in READERS:
-            return _Reader(lambda: ["train", "test"], partial(READERS[address], root=root))
-
-    skeletons = skeleton_reader(address)
-    if skeletons is not None:
-        splits, opener = skeletons
-        return _Reader(lambda: splits, opener)
-    return _path_reader(address)
+    `trainval` holds `train` and `val`, and `all` holds everything, so these are no counterparts.
+    """
+    for name in names:
+        if _ROLE.sub("*", name) != _ROLE.sub("*", other) or not _ROLE.search(name):
+            return False
+        roles = {_ROLE.search(name)[0], _ROLE.search(other)[0]}
+        if "trainval" in roles and "test" not in roles:
+            return False
+    return True
 
 
-def _path_reader(address: str | Path) -> _Reader:
-    from zoo.data.readers.folder import first_file, folder_splits, open_folder
-    from zoo.data.readers.parquet import open_parquet, parquet_splits
+def _inspected(data: Dataset, others: list[Dataset]) -> list[str]:
+    from zoo.data.duplicates import copies
+    from zoo.data.skeletons import summarise
 
-    path = Path(address).expanduser()
-    if not path.exists():
-        raise _missing(address)
-    if path.is_file() and path.suffix.lower() != ".parquet":
-        raise _not_a_folder(path)
-    if path.is_file() or first_file(path).lower().endswith(".parquet"):
-        return _Reader(lambda: list(parquet_splits(path)), partial(open_parquet, path))
-    return _Reader(lambda: list(folder_splits(path)), partial(open_folder, path))
+    return copies(data, others) + ([str(summarise(data))] if data.modality == "skeleton" else [])
 
 
-def _missing(address: str | Path) -> Exception:
-    from zoo.data.readers.fine_grained_sets import READERS
-    from zoo.data.readers.synthetic_shapes import KNOWN
-    from zoo.data.readers.torchvision_sets import SOURCES
+def _reader(address: str | Path, options: Options) -> Reader:
+    from zoo.data.registry import reader_for
 
-    text = str(address)
-    if isinstance(address, Path) or os.sep in text or text.startswith((".", "~")) or Path(text).suffix:
-        return DataError(f"{text} does not exist; expected {ADDRESSES}")
-    names = (*SOURCES, *READERS, "digits", *(f"synthetic:{name}" for name in KNOWN))
-    known = {name.lower(): name for name in names}
-    clause = f"did you mean {known[text.lower()]!r}?" if text.lower() in known else nearest(text, list(known.values()))
-    return UnknownNameError(f"no dataset {text!r}; {clause} Expected {ADDRESSES}")
+    asked = Address.of(address)
+    kind = reader_for(asked)
+    if kind is None:
+        raise _unknown_file(asked.path) if asked.path.is_file() else _missing(asked)
+    return kind(asked, options)
 
 
-def _not_a_folder(path: Path) -> DataError:
+def _missing(address: Address) -> Exception:
+    from zoo.data.registry import examples, names
+
+    text = address.text
+    name = text.partition("?")[0]
+    is_path = address.is_path or os.sep in text or text.startswith((".", "~")) or Path(text).suffix
+    if is_path and not name.startswith("synthetic:"):
+        return DataError(f"{text} does not exist; expected {examples()}")
+    known = {each.lower(): each for each in names()}
+    clause = f"did you mean {known[name.lower()]!r}?" if name.lower() in known else nearest(name, list(known.values()))
+    return UnknownNameError(f"no dataset {text!r}; {clause} Expected {examples()}")
+
+
+def _unknown_file(path: Path) -> DataError:
     from zoo.data.images import SUFFIXES
+    from zoo.data.registry import examples
 
     suffix = path.suffix.lower()
     if suffix in SUFFIXES:
@@ -164,99 +148,5 @@ def _not_a_folder(path: Path) -> DataError:
     if suffix in (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z"):
         return DataError(f"{path} is an archive; unpack it and open the folder")
     if suffix in (".pth", ".pt", ".ckpt", ".safetensors", ".bin"):
-        return DataError(f"{path} is a file of weights, not a dataset; expected {ADDRESSES}")
-    return DataError(f"{path} is a file of a kind that holds no dataset; expected {ADDRESSES}")
-
-
-#: What `open_dataset` can say about itself.
-PREFIXES = ("nucla", "ntu60", "ntu120", "pku", "pyskl", "skeletons")
-SUFFIXES = (".npz", ".npy", ".pkl", ".pickle")
-Reader = tuple[list[str], Callable[[str], Dataset]]
-
-
-def split_prefix(address: str) -> tuple[str | None, Path]:
-    """`nucla:PATH` -> ("nucla", PATH); an address without one of `PREFIXES` -> (None, path)."""
-    prefix, separator, rest = address.partition(":")
-    return (prefix, Path(rest).expanduser()) if separator and prefix in PREFIXES else (None, Path(address).expanduser())
-
-
-def skeleton_reader(address: str | Path) -> Reader | None:
-    """Splits and opener of the skeleton data at an address; None if it is no skeleton data.
-
-    Raises:
-        DataError: the prefix names a format, but nothing of it lies there.
-    """
-    prefix, path = split_prefix(str(address))
-    if prefix is None and not path.exists():
-        return None
-    if prefix is not None and not path.exists():
-        raise DataError(f"{path} does not exist; {prefix}: takes the path of the data")
-    kind = prefix or _kind(path)
-    if kind is None:
-        return None
-    return _READERS[kind](path)
-
-
-def _kind(path: Path) -> str | None:
-    from zoo.data.readers.ntu import is_ntu
-    from zoo.data.readers.nucla import is_nucla
-    from zoo.data.readers.pku import is_pku
-
-    if path.is_file():
-        return {".npz": "skeletons", ".npy": "skeletons", ".pkl": "pyskl", ".pickle": "pyskl"}.get(path.suffix.lower())
-    if is_nucla(path):
-        return "nucla"
-    if is_ntu(path):
-        return "ntu"
-    return "pku" if is_pku(path) else None
-
-
-def _nucla(path: Path) -> Reader:
-    from zoo.data.readers.nucla import SPLITS, open_nucla
-
-    return list(SPLITS), partial(open_nucla, _folder(path))
-
-
-def _ntu(classes: int | None, path: Path) -> Reader:
-    from zoo.data.readers.ntu import classes_in, ntu_splits, open_ntu
-
-    count = classes or classes_in(_folder(path))
-    return list(ntu_splits(count)), lambda split: open_ntu(_folder(path), split, count)
-
-
-def _pku(path: Path) -> Reader:
-    from zoo.data.readers.pku import SPLITS, open_pku
-
-    return list(SPLITS), partial(open_pku, _folder(path))
-
-
-def _pyskl(path: Path) -> Reader:
-    from zoo.data.readers.pyskl import open_pyskl, pyskl_splits, read_pyskl
-
-    content = read_pyskl(path)
-    return pyskl_splits(content), partial(open_pyskl, path, content)
-
-
-def _arrays(path: Path) -> Reader:
-    from zoo.data.readers.skeleton_arrays import npz_splits, open_npy, open_npz
-
-    if path.suffix.lower() == ".npy":
-        return ["all"], lambda split: open_npy(path)
-    return npz_splits(path), partial(open_npz, path)
-
-
-def _folder(path: Path) -> Path:
-    if not path.is_dir():
-        raise DataError(f"{path} is no folder")
-    return path
-
-
-_READERS: dict[str, Callable[[Path], Reader]] = {
-    "nucla": _nucla,
-    "ntu": partial(_ntu, None),
-    "ntu60": partial(_ntu, 60),
-    "ntu120": partial(_ntu, 120),
-    "pku": _pku,
-    "pyskl": _pyskl,
-    "skeletons": _arrays,
-}
+        return DataError(f"{path} is a file of weights, not a dataset; expected {examples()}")
+    return DataError(f"{path} is a file of a kind that holds no dataset; expected {examples()}")

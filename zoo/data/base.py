@@ -2,18 +2,57 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Sequence
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from zoo.errors import DataError
+from zoo.files import cache_root, chunks_in_order, make_folder, replacing
+
+#: What one sample of a modality is called.
+NOUNS = {"image": ("image", "images"), "skeleton": ("skeleton sequence", "skeleton sequences")}
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a reader saw, took and left while it opened one split.
+
+    Attributes:
+        took: number of samples in the dataset.
+        left: reason -> what was left out for it (file names, keys or descriptions).
+        notes: other things that a reader of the data must know, such as copies across splits.
+    """
+
+    took: int
+    left: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def saw(self) -> int:
+        """Samples and files that the reader looked at: those taken and those left out."""
+        return self.took + sum(map(len, self.left.values()))
+
+    def __str__(self) -> str:
+        parts = []
+        if self.left:
+            reasons = ", ".join(f"{len(names):,} {reason}" for reason, names in self.left.items())
+            parts.append(f"{self.saw:,} seen, {self.took:,} taken, {self.saw - self.took:,} left out: {reasons}")
+        return "; ".join((*parts, *self.notes)) or f"{self.took:,} seen, all of them taken"
 
 
 class Dataset:
     """Samples with stable keys, maybe labels, and a fingerprint of the content.
+
+    A dataset keeps its samples where the subclass says; it implements `sample` and, unless it has a fingerprint of
+    its own, `content`.
 
     Attributes:
         name: short name for tables, such as `"cifar10"`.
@@ -23,6 +62,9 @@ class Dataset:
         labels: `(N,)` int64 class indices, or None.
         keys: a stable identifier per sample (relative path, row number).
         licence: terms of use as the source states them, or "unknown".
+        groups: what samples have in common beyond their class: kind (`"person"`, `"camera"`, `"setup"`) -> `(N,)`
+            int64. Empty where the reader knows of none.
+        layout: joint names of skeletons, one of `zoo.preprocessing.joints.LAYOUTS`; empty for images.
     """
 
     name: str
@@ -32,16 +74,52 @@ class Dataset:
     labels: np.ndarray | None = None
     keys: Sequence[str]
     licence: str = "unknown"
+    groups: Mapping[str, np.ndarray] = {}
+    layout: str = ""
+    _report: Report | None = None
+
+    def __init__(
+        self,
+        name: str,
+        split: str,
+        keys: Sequence[str],
+        labels: np.ndarray | None = None,
+        class_names: Sequence[str] = (),
+        licence: str = "unknown",
+        groups: Mapping[str, np.ndarray] | None = None,
+    ) -> None:
+        if len(keys) == 0:
+            raise DataError(f"{name}, split {split!r}, holds no {NOUNS[self.modality][0]}")
+        self.name, self.split, self.keys, self.licence = name, split, keys, licence
+        self.labels = None if labels is None else np.asarray(labels, dtype=np.int64)
+        self.class_names = () if labels is None else tuple(class_names)
+        self.groups = {kind: np.asarray(values, dtype=np.int64) for kind, values in (groups or {}).items()}
+        if self.labels is not None:
+            _check_labels(self)
 
     def __len__(self) -> int:
         return len(self.keys)
 
     def __repr__(self) -> str:
-        """`<Dataset cifar10/test: 10,000 images, 10 classes (airplane, automobile, bird, ...)>`."""
-        kind = {"image": "images", "skeleton": "skeleton sequences"}.get(self.modality, self.modality)
-        shown = ", ".join(self.class_names[:3]) + (", ..." if len(self.class_names) > 3 else "")
-        classes = f"{len(self.class_names)} classes ({shown})" if self.class_names else "no labels"
-        return f"<{type(self).__name__} {self.name}/{self.split}: {len(self):,} {kind}, {classes}>"
+        noun = NOUNS[self.modality][len(self) != 1]
+        text = f"{self.name}/{self.split}: {len(self):,} {noun}"
+        if self.labels is not None:
+            text += f", {classes_text(self.class_names)}"
+        return f"<{text}>"
+
+    @property
+    def report(self) -> Report:
+        """What the reader saw, took and left."""
+        return self._report or Report(len(self))
+
+    def reported(self, left: Mapping[str, Sequence[str]] | None = None, notes: Sequence[str] = ()) -> Dataset:
+        """This dataset, with what its reader left out and noted added to its report."""
+        merged = dict(self.report.left)
+        for reason, names in (left or {}).items():
+            if names:
+                merged[reason] = (*merged.get(reason, ()), *names)
+        self._report = replace(self.report, left=merged, notes=(*self.report.notes, *notes))
+        return self
 
     def sample(self, index: int) -> Any:
         """Sample `index`: a PIL image, or a skeleton sequence `(T, V, C)` float32 array in metres.
@@ -51,15 +129,116 @@ class Dataset:
         """
         raise NotImplementedError
 
-    @property
-    def fingerprint(self) -> str:
-        """sha256 (hex) over keys, labels and the content of every sample; computed once."""
+    def content(self, index: int) -> bytes:
+        """The stored bytes of sample `index`: the file, or the raw numbers where there is no file."""
         raise NotImplementedError
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 (hex) over key, label and content of every sample, in order; computed once.
+
+        Files that have not changed since the last time are not read again.
+        """
+        state = self._state()
+        if state is None:
+            return self._fingerprint()
+        index = cache_root() / "fingerprints" / state
+        known = _read_fingerprint(index)
+        if known is not None:
+            return known
+        value = self._fingerprint()
+        # A full or read-only cache costs time, never the answer.
+        with contextlib.suppress(OSError, DataError), replacing(make_folder(index.parent) / index.name) as temporary:
+            temporary.write_text(value)
+        return value
+
+    def _state(self) -> str | None:
+        """Hash that changes whenever the content may have changed, cheap to get; None if there is none."""
+        return None
+
+    def _fingerprint(self) -> str:
+        def digests(piece: range) -> list[bytes]:
+            return [hashlib.sha256(self.content(i)).digest() for i in piece]
+
+        total = hashlib.sha256(b"encoder-zoo dataset 1\n")
+        labels = ["-"] * len(self) if self.labels is None else self.labels.tolist()
+        index = 0
+        for piece in chunks_in_order(digests, len(self), chunk=512):
+            for digest in piece:
+                key = self.keys[index].encode("utf-8", "surrogateescape")
+                total.update(b"%d %s %s " % (len(key), key, str(labels[index]).encode()) + digest)
+                index += 1
+        return total.hexdigest()
 
     def subset(self, indices: Sequence[int] | np.ndarray, split: str | None = None) -> Dataset:
         """The samples at `indices`, in that order, as a dataset of its own."""
 
         return Subset(self, np.asarray(indices), split or self.split)
+
+
+def classes_text(names: Sequence[str]) -> str:
+    """`81 classes (Apple, Avocado, Banana, ...)`."""
+    shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    return f"{len(names):,} {'class' if len(names) == 1 else 'classes'} ({shown})"
+
+
+def _check_labels(dataset: Dataset) -> None:
+    labels, classes = dataset.labels, len(dataset.class_names)
+    if labels.shape != (len(dataset.keys),):
+        raise DataError(f"{dataset.name}: {len(dataset.keys)} samples but labels of shape {labels.shape}")
+    if labels.min() < 0 or labels.max() >= classes:
+        raise DataError(
+            f"{dataset.name}, split {dataset.split!r}: labels lie in {labels.min()}..{labels.max()}, "
+            f"expected 0..{classes - 1} for its {classes} class names"
+        )
+
+
+def _read_fingerprint(path: Path) -> str | None:
+    try:
+        value = path.read_text()
+    except (OSError, ValueError):
+        return None
+    return value if re.fullmatch("[0-9a-f]{64}", value) else None
+
+
+def file_state(paths: Iterable[str], facts: Iterable[str]) -> str:
+    """sha256 (hex) over what the file system says about each path, and one more fact for each."""
+    state = hashlib.sha256(b"encoder-zoo state 1\n")
+    for path, fact in zip(paths, facts, strict=True):
+        try:
+            stat = os.stat(path)
+        except OSError as error:
+            raise DataError(f"{path} cannot be read ({error.strerror}); open the dataset again") from None
+        line = f"{path}\0{fact}\0{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ctime_ns}\n"
+        state.update(line.encode("utf-8", "surrogateescape"))
+    return state.hexdigest()
+
+
+class FileDataset(Dataset):
+    """One file per sample; subclasses say how a file's bytes become a sample.
+
+    Args:
+        paths: absolute path of each file.
+        keys: a stable name of each file, such as its path relative to the folder that was opened.
+        others: as in `Dataset`.
+    """
+
+    def __init__(self, name: str, split: str, paths: Sequence[str], keys: Sequence[str], *others: Any, **named: Any):
+        super().__init__(name, split, keys, *others, **named)
+        self.paths = paths
+
+    def content(self, index: int) -> bytes:
+        try:
+            with open(self.paths[index], "rb") as file:
+                return file.read()
+        except OSError as error:
+            raise DataError(
+                f"{self.paths[index]} cannot be read ({error.strerror}); restore it or open the folder again"
+            ) from None
+
+    def _state(self) -> str:
+        labels = ["-"] * len(self) if self.labels is None else self.labels.tolist()
+        return file_state(self.paths, (f"{key}\0{label}" for key, label in zip(self.keys, labels, strict=True)))
 
 
 class Joined(Dataset):
@@ -80,12 +259,16 @@ class Joined(Dataset):
         if len(set(names)) < len(names):
             raise DataError(f"{first.name}: the splits {' + '.join(names)} name one twice")
         self.parts, self.starts = list(parts), np.cumsum([0, *map(len, parts)])
-        self.name, self.modality = first.name, first.modality
+        self.name, self.modality, self.layout = first.name, first.modality, first.layout
         self.class_names, self.licence = first.class_names, first.licence
         self.split = "+".join(names)
         labels = [part.labels for part in parts]
         self.labels = None if any(each is None for each in labels) else np.concatenate(labels)
         self.keys = [f"{part.split}/{key}" for part in parts for key in part.keys]
+        shared = [kind for kind in first.groups if all(kind in part.groups for part in parts)]
+        self.groups = {kind: np.concatenate([part.groups[kind] for part in parts]) for kind in shared}
+        for part in parts:
+            self.reported(part.report.left, [note for note in part.report.notes if note not in self.report.notes])
 
     def sample(self, index: int) -> Any:
         index = range(len(self))[index]  # the last sample is -1, as in any sequence
@@ -115,10 +298,12 @@ class Subset(Dataset):
         if isinstance(parent, Subset):
             parent, indices = parent.parent, parent.indices[indices]
         self.parent, self.indices, self.split = parent, indices, split
-        self.name, self.modality = parent.name, parent.modality
+        self.name, self.modality, self.layout = parent.name, parent.modality, parent.layout
         self.class_names, self.licence = parent.class_names, parent.licence
         self.labels = None if parent.labels is None else parent.labels[indices]
         self.keys = [parent.keys[i] for i in indices.tolist()]
+        self.groups = {kind: values[indices] for kind, values in parent.groups.items()}
+        self.reported(parent.report.left, parent.report.notes)
 
     def sample(self, index: int) -> Any:
         return self.parent.sample(int(self.indices[index]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,26 @@ def duplicates(a: Dataset, b: Dataset) -> list[tuple[int, int]]:
 def within(a: Dataset) -> list[tuple[int, int]]:
     """Repeated samples of `a`: `(index of the first copy, index of a later one)`."""
     return [(i, j) for i, j in duplicates(a, a) if i != j]
+
+
+def overlap_report(train: Dataset, test: Dataset) -> str:
+    """One line on how many test samples are exact copies of training samples, and how often labels disagree."""
+    pairs = duplicates(train, test)
+    share = 100 * len(pairs) / len(test)
+    text = (
+        f"{test.name}: {len(pairs):,} of {len(test):,} {test.split} samples ({share:.2f} %) "
+        f"are exact copies of {train.split} samples"
+    )
+    if pairs and train.labels is not None and test.labels is not None:
+        text += f", {sum(train.labels[i] != test.labels[j] for i, j in pairs):,} of them with another label"
+    return text
+
+
+def copies(data: Dataset, others: Sequence[Dataset] = ()) -> list[str]:
+    """A sentence for each kind of exact copy: within `data`, and between it and each other split; none, no sentence."""
+    repeated = len(within(data))
+    sentences = [f"{repeated:,} samples are exact copies of earlier ones in this split"] if repeated else []
+    return sentences + [overlap_report(other, data) for other in others if duplicates(other, data)]
 
 
 def content_digests(dataset: Dataset) -> np.ndarray:

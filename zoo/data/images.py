@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from zoo.data.base import Dataset
+from zoo.data.base import Dataset, FileDataset
 from zoo.errors import DataError, InputError
-from zoo.files import cache_root, chunks_in_order, make_folder, replacing
 
 
 class ImageSequence(Dataset):
@@ -104,139 +102,14 @@ def _problem(error: Exception) -> str:
     return re.sub(r" <_io.BytesIO[^>]*>", "", str(error)) or type(error).__name__
 
 
-class ImageDataset(Dataset):
-    """Images with a content hash per sample; readers implement `content` and `sample`."""
-
-    def __init__(
-        self,
-        name: str,
-        split: str,
-        keys: Sequence[str],
-        labels: np.ndarray | None,
-        class_names: Sequence[str] = (),
-        licence: str = "unknown",
-    ) -> None:
-        if len(keys) == 0:
-            raise DataError(f"{name}, split {split!r}, holds no image")
-        self.name, self.split, self.keys, self.licence = name, split, keys, licence
-        self.labels = None if labels is None else np.asarray(labels, dtype=np.int64)
-        self.class_names = () if labels is None else tuple(class_names)
-        if self.labels is not None:
-            _check_labels(self)
-
-    def content(self, index: int) -> bytes:
-        """The stored bytes of sample `index`: the file, or the raw pixels where there is no file."""
-        raise NotImplementedError
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """sha256 (hex) over key, label and content of every sample, in order.
-
-        Files that have not changed since the last time are not read again.
-        """
-        state = self._state()
-        if state is None:
-            return self._fingerprint()
-        index = cache_root() / "fingerprints" / state
-        known = _read_fingerprint(index)
-        if known is not None:
-            return known
-        value = self._fingerprint()
-        # A full or read-only cache costs time, never the answer.
-        with contextlib.suppress(OSError, DataError), replacing(make_folder(index.parent) / index.name) as temporary:
-            temporary.write_text(value)
-        return value
-
-    def _state(self) -> str | None:
-        """Hash that changes whenever the content may have changed, cheap to get; None if there is none."""
-        return None
-
-    def _fingerprint(self) -> str:
-        def digests(piece: range) -> list[bytes]:
-            return [hashlib.sha256(self.content(i)).digest() for i in piece]
-
-        total = hashlib.sha256(b"encoder-zoo dataset 1\n")
-        labels = ["-"] * len(self) if self.labels is None else self.labels.tolist()
-        index = 0
-        for piece in chunks_in_order(digests, len(self), chunk=512):
-            for digest in piece:
-                key = self.keys[index].encode("utf-8", "surrogateescape")
-                total.update(b"%d %s %s " % (len(key), key, str(labels[index]).encode()) + digest)
-                index += 1
-        return total.hexdigest()
-
-
-def _check_labels(dataset: ImageDataset) -> None:
-    labels, classes = dataset.labels, len(dataset.class_names)
-    if labels.shape != (len(dataset.keys),):
-        raise DataError(f"{dataset.name}: {len(dataset.keys)} samples but labels of shape {labels.shape}")
-    if labels.min() < 0 or labels.max() >= classes:
-        raise DataError(
-            f"{dataset.name}, split {dataset.split!r}: labels lie in {labels.min()}..{labels.max()}, "
-            f"expected 0..{classes - 1} for its {classes} class names"
-        )
-
-
-def file_state(paths: Iterable[str], facts: Iterable[str]) -> str:
-    """sha256 (hex) over what the file system says about each path, and one more fact for each."""
-    state = hashlib.sha256(b"encoder-zoo state 1\n")
-    for path, fact in zip(paths, facts, strict=True):
-        try:
-            stat = os.stat(path)
-        except OSError as error:
-            raise DataError(f"{path} cannot be read ({error.strerror}); open the dataset again") from None
-        line = f"{path}\0{fact}\0{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ctime_ns}\n"
-        state.update(line.encode("utf-8", "surrogateescape"))
-    return state.hexdigest()
-
-
-def _read_fingerprint(path: Path) -> str | None:
-    try:
-        value = path.read_text()
-    except (OSError, ValueError):
-        return None
-    return value if re.fullmatch("[0-9a-f]{64}", value) else None
-
-
-class FileImages(ImageDataset):
-    """One image file per sample.
-
-    Args:
-        paths: absolute path of each file.
-        keys: a stable name of each file, such as its path relative to the folder that was opened.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        split: str,
-        paths: Sequence[str],
-        keys: Sequence[str],
-        labels: np.ndarray | None,
-        class_names: Sequence[str] = (),
-        licence: str = "unknown",
-    ) -> None:
-        super().__init__(name, split, keys, labels, class_names, licence)
-        self.paths = paths
-
-    def content(self, index: int) -> bytes:
-        try:
-            with open(self.paths[index], "rb") as file:
-                return file.read()
-        except OSError as error:
-            raise DataError(
-                f"{self.paths[index]} cannot be read ({error.strerror}); restore it or open the folder again"
-            ) from None
+class FileImages(FileDataset):
+    """One image file per sample; see `FileDataset`."""
 
     def sample(self, index: int) -> Image.Image:
         return decode(self.content(index), self.paths[index])
 
-    def _state(self) -> str:
-        labels = ["-"] * len(self) if self.labels is None else self.labels.tolist()
-        return file_state(self.paths, (f"{key}\0{label}" for key, label in zip(self.keys, labels, strict=True)))
 
-
-class ArrayImages(ImageDataset):
+class ArrayImages(Dataset):
     """Images of one size held in memory: uint8 `(N, H, W)` grey or `(N, H, W, 3)` RGB. Keys are row numbers."""
 
     def __init__(

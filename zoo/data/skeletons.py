@@ -3,56 +3,30 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from zoo.data.base import Dataset, Subset
-from zoo.data.images import FileImages, ImageDataset
+from zoo.data.base import Dataset, FileDataset
 from zoo.errors import DataError, InputError
 from zoo.preprocessing.steps import untracked
 
-log = logging.getLogger("zoo.data")
 
+class _Skeletons(Dataset):
+    """What all skeleton datasets share.
 
-@dataclass(frozen=True)
-class Facts:
-    """What a reader knows beyond the contract.
-
-    Attributes:
+    Args:
         layout: joint names, one of `zoo.preprocessing.joints.LAYOUTS`.
-        groups: `(N,)` int64, the person who performs each sequence; None if unknown.
-        notes: what a reader of the data must know, such as duplicates across its splits.
+        others: as in `Dataset`.
     """
 
-    layout: str = "kinect_v1"
-    groups: np.ndarray | None = None
-    notes: tuple[str, ...] = ()
-
-
-class _Skeletons(ImageDataset):
-    """What all skeleton datasets share; only the storage of `ImageDataset` is used, nothing of images."""
-
     modality = "skeleton"
-    facts: Facts
 
-    def __init__(
-        self,
-        name: str,
-        split: str,
-        keys: Sequence[str],
-        labels: np.ndarray | None,
-        class_names: Sequence[str] = (),
-        licence: str = "unknown",
-        facts: Facts | None = None,
-    ) -> None:
-        if len(keys) == 0:
-            raise DataError(f"{name}, split {split!r}, holds no skeleton sequence")
-        ImageDataset.__init__(self, name, split, keys, labels, class_names, licence)
-        self.facts = facts or Facts()
+    def __init__(self, *others, layout: str = "kinect_v1", **named) -> None:
+        super().__init__(*others, **named)
+        self.layout = layout
 
     def sample(self, index: int) -> np.ndarray:
         """Sequence `index`: `(T, V, C)` float32 in metres, zeros for untracked joints, bodies side by side along V."""
@@ -82,17 +56,12 @@ class ArraySkeletons(_Skeletons):
         return self.frames[self.offsets[index] : self.offsets[index + 1]]
 
 
-class FileSkeletons(_Skeletons, FileImages):
+class FileSkeletons(FileDataset, _Skeletons):
     """One file per sequence; `parse(content, path)` turns its bytes into `(T, V, C)`."""
 
-    def __init__(
-        self, name: str, split: str, paths: Sequence[str], keys: Sequence[str], *args, parse: Callable, **kwargs
-    ) -> None:
-        super().__init__(name, split, keys, *args, **kwargs)
-        self.paths, self.parse = paths, parse
-
-    def content(self, index: int) -> bytes:
-        return FileImages.content(self, index)
+    def __init__(self, *others, parse: Callable[[bytes, str], np.ndarray], **named) -> None:
+        super().__init__(*others, **named)
+        self.parse = parse
 
     def sample(self, index: int) -> np.ndarray:
         return self.parse(self.content(index), self.paths[index])
@@ -122,15 +91,6 @@ class SkeletonSequence(_Skeletons):
         return np.asarray(self.sequences[index])
 
 
-def facts_of(dataset: Dataset) -> Facts:
-    """The facts of a skeleton dataset or of a subset of one; empty ones for any other dataset."""
-    if isinstance(dataset, Subset):
-        parent = facts_of(dataset.parent)
-        groups = None if parent.groups is None else parent.groups[dataset.indices]
-        return Facts(parent.layout, groups, parent.notes)
-    return getattr(dataset, "facts", Facts())
-
-
 def identical(sequences: Iterable[np.ndarray]) -> list[list[int]]:
     """Groups of positions whose sequences are equal bit for bit."""
     found: dict[bytes, list[int]] = defaultdict(list)
@@ -153,15 +113,13 @@ class Summary:
     longest: int
     untracked: float
     duplicates: int
-    notes: tuple[str, ...]
 
     def __str__(self) -> str:
-        text = (
+        return (
             f"{self.sequences:,} sequences of {self.classes} classes, {self.joints} joints, {self.frames:,} frames "
             f"({self.shortest}..{self.longest}, median {self.median:g}), "
             f"{100 * self.untracked:.2g} % of joints untracked, {self.duplicates} exact copies"
         )
-        return "; ".join((text, *self.notes))
 
 
 def summarise(dataset: Dataset) -> Summary:
@@ -187,5 +145,4 @@ def summarise(dataset: Dataset) -> Summary:
         longest=max(lengths),
         untracked=missing / max(points, 1),
         duplicates=copies,
-        notes=facts_of(dataset).notes,
     )

@@ -1,4 +1,4 @@
-"""Honest splits: a held-out part, and samples that two splits share."""
+"""Honest splits: held-out parts, folds and samples per class, the same on every platform."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from numbers import Integral
 
 import numpy as np
 
-from zoo.data.base import Dataset
-from zoo.data.duplicates import duplicates
 from zoo.errors import DataError
 
 
@@ -108,16 +106,3 @@ def _shuffled(groups: np.ndarray, seed: int) -> list[np.ndarray]:
     order = np.argsort(groups[ranks], kind="stable")
     starts = np.flatnonzero(np.diff(groups[ranks][order])) + 1
     return np.split(ranks[order], starts)
-
-
-def overlap_report(train: Dataset, test: Dataset) -> str:
-    """One line on how many test samples are exact copies of training samples, and how often labels disagree."""
-    pairs = duplicates(train, test)
-    share = 100 * len(pairs) / len(test)
-    text = (
-        f"{test.name}: {len(pairs):,} of {len(test):,} {test.split} samples ({share:.2f} %) "
-        f"are exact copies of {train.split} samples"
-    )
-    if pairs and train.labels is not None and test.labels is not None:
-        text += f", {sum(train.labels[i] != test.labels[j] for i, j in pairs):,} of them with another label"
-    return text

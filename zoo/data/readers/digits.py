@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 
 from zoo.data.images import ArrayImages
+from zoo.data.reader import NameReader
 from zoo.data.splits import held_out
 
 SPLITS = ("train", "test", "all")
@@ -57,3 +58,16 @@ def _dataset(name: str, split: str, images: np.ndarray, labels: np.ndarray, name
         rows = train if split == "train" else test
     keys = [str(row) for row in rows]
     return ArrayImages(name, split, images[rows], labels[rows], names, "CC BY 4.0", keys)
+
+
+class Digits(NameReader):
+    """`digits` and `digits:placed`."""
+
+    example = "'digits'"
+    names = ("digits", "digits:placed")
+
+    def splits(self) -> list[str]:
+        return list(SPLITS)
+
+    def open(self, split: str) -> ArrayImages:
+        return open_digits(split) if self.address.text == "digits" else open_placed_digits(split)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from zoo.data.base import Dataset
 from zoo.data.images import FileImages
+from zoo.data.reader import NameReader
 from zoo.errors import DataError
 from zoo.files import data_root
 
@@ -117,5 +117,27 @@ def _numbered(path: Path) -> dict[str, str]:
         raise DataError(f"{path} holds a line that is not `number text`; unpack CUB_200_2011.tgz again") from None
 
 
-#: Names that `open_dataset` takes -> their readers.
-READERS: dict[str, Callable[..., Dataset]] = {"CUB200": open_cub200, "StanfordDogs": open_stanford_dogs}
+class CUB200(NameReader):
+    """CUB-200-2011."""
+
+    example = "'CUB200'"
+    names = ("CUB200",)
+
+    def splits(self) -> list[str]:
+        return ["train", "test"]
+
+    def open(self, split: str) -> Dataset:
+        return open_cub200(split, self.options.root)
+
+
+class StanfordDogs(NameReader):
+    """Stanford Dogs."""
+
+    example = "'StanfordDogs'"
+    names = ("StanfordDogs",)
+
+    def splits(self) -> list[str]:
+        return ["train", "test"]
+
+    def open(self, split: str) -> Dataset:
+        return open_stanford_dogs(split, self.options.root)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from zoo.data.images import SUFFIXES, FileImages
+from zoo.data.reader import PathReader
 from zoo.errors import DataError
 
 #: folder name (lower case) -> the split it means.
@@ -103,3 +104,19 @@ def _images(folder: Path, recursive: bool) -> Iterator[str]:
 def visible(name: str) -> bool:
     """False for hidden files and for what macOS leaves in archives."""
     return not name.startswith(".") and name != "__MACOSX"
+
+
+class Folder(PathReader):
+    """A folder of image files; asked last, as it takes any folder."""
+
+    example = "a folder of images"
+
+    @classmethod
+    def fits(cls, path: Path) -> bool:
+        return path.is_dir()
+
+    def splits(self) -> list[str]:
+        return list(folder_splits(self.path))
+
+    def open(self, split: str) -> FileImages:
+        return open_folder(self.path, split)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from zoo.data.reader import Address, Reader
 from zoo.data.readers.parquet import BytesImages, encode_labels, find_columns
 from zoo.errors import DataError, HubError, UnknownNameError
 
@@ -67,3 +68,19 @@ def _ask(address: str, question: Any) -> Any:
 
 def _line(error: Exception) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+class HuggingFace(Reader):
+    """`hf:org/name[@revision][:config]`."""
+
+    example = "'hf:org/name'"
+
+    @classmethod
+    def recognises(cls, address: Address) -> bool:
+        return not address.is_path and address.text.startswith("hf:")
+
+    def splits(self) -> list[str]:
+        return huggingface_splits(self.address.text)
+
+    def open(self, split: str) -> BytesImages:
+        return open_huggingface(self.address.text, split)

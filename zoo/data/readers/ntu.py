@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from zoo.data.skeletons import Facts, FileSkeletons
+from zoo.data.reader import PathReader
+from zoo.data.skeletons import FileSkeletons
 from zoo.errors import DataError
-from zoo.preprocessing.skeleton import most_moving
 
 NAME = re.compile(r"S(\d{3})C(\d{3})P(\d{3})R(\d{3})A(\d{3})\.skeleton")
 JOINTS, BODIES = 25, 2
@@ -25,11 +26,6 @@ SUBJECTS_120 = (
 # fmt: on
 SPLITS_60 = ("xsub-train", "xsub-test", "xview-train", "xview-test", "all")
 SPLITS_120 = ("xsub-train", "xsub-test", "xset-train", "xset-test", "all")
-
-
-def is_ntu(folder: Path) -> bool:
-    """Whether a folder holds NTU `.skeleton` files."""
-    return next(folder.glob("S[0-9]*A[0-9]*.skeleton"), None) is not None
 
 
 def classes_in(folder: Path) -> int:
@@ -65,19 +61,23 @@ def open_ntu(folder: Path, split: str, classes: int) -> FileSkeletons:
         raise DataError(
             f"{folder} holds {len(found)} .skeleton files (SsssCcccPpppRrrrAaaa), none of them in split {split!r}"
         )
-    listed = sum(path.stem in missing for path in found)
-    notes = (f"{listed} files on the list of missing skeletons are left out",) if listed else ()
-    return FileSkeletons(
+    of_split = [path for path, numbers in found.items() if _belongs(numbers, split, classes)]
+    listed = [path.name for path in of_split if path.stem in missing]
+    setup, camera, performer, _, action = np.array(list(chosen.values())).T
+    data = FileSkeletons(
         f"ntu{classes}",
         split,
         [str(path) for path in chosen],
         [path.stem for path in chosen],
-        np.array([numbers[4] - 1 for numbers in chosen.values()]),
+        action - 1,
         [f"A{i + 1:03d}" for i in range(classes)],
         LICENCE,
-        Facts("kinect_v2", np.array([numbers[2] for numbers in chosen.values()]), notes),
+        {"person": performer, "camera": camera, "setup": setup},
+        layout="kinect_v2",
         parse=parse_skeleton,
     )
+    data.reported({"files on the list of missing skeletons": listed})
+    return data
 
 
 def _belongs(numbers: list[int], split: str, classes: int) -> bool:
@@ -131,6 +131,8 @@ def parse_skeleton(content: bytes, path: str) -> np.ndarray:
 
 def two_bodies(x: np.ndarray) -> np.ndarray:
     """`(T, M, V, 3)` -> `(T, 2 * V, 3)` float32: the two bodies that move most, the greater mover first."""
+    from zoo.preprocessing.skeleton import most_moving
+
     x = np.where(np.isfinite(x).all(axis=-1, keepdims=True), x, 0.0)
     x = x[:, most_moving(x)[:BODIES]]
     x = np.pad(x, ((0, 0), (0, BODIES - x.shape[1]), (0, 0), (0, 0)))
@@ -142,3 +144,25 @@ def _count(line: str, most: int) -> int:
     if not 0 <= value <= most:
         raise ValueError(f"a count of {value}, expected 0..{most}")
     return value
+
+
+class NTU(PathReader):
+    """A folder of NTU `.skeleton` files."""
+
+    example = "a folder of NTU RGB+D .skeleton files"
+    prefixes = ("ntu60", "ntu120")
+
+    @classmethod
+    def fits(cls, path: Path) -> bool:
+        return path.is_dir() and next(path.glob("S[0-9]*A[0-9]*.skeleton"), None) is not None
+
+    @cached_property
+    def classes(self) -> int:
+        """60 or 120: what the prefix says, otherwise what the files need."""
+        return int(self.prefix.removeprefix("ntu")) if self.prefix else classes_in(self.folder())
+
+    def splits(self) -> list[str]:
+        return list(ntu_splits(self.classes))
+
+    def open(self, split: str) -> FileSkeletons:
+        return open_ntu(self.folder(), split, self.classes)

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from zoo.data.skeletons import ArraySkeletons, Facts, identical, log
+from zoo.data.reader import PathReader
+from zoo.data.skeletons import ArraySkeletons, identical
 from zoo.errors import DataError
 
 NAME = re.compile(r"a(\d\d)_s(\d\d)_e(\d\d)_v(\d\d)\.json")
@@ -35,11 +36,6 @@ CLASSES = (
 ACTIONS = (1, 2, 3, 4, 5, 6, 8, 9, 11, 12)
 JOINTS = 20
 LICENCE = "research use (Northwestern-UCLA Multiview Action 3D)"
-
-
-def is_nucla(folder: Path) -> bool:
-    """Whether a folder holds files named like N-UCLA sequences."""
-    return next(folder.glob("a[0-9][0-9]_s[0-9][0-9]_e[0-9][0-9]_v[0-9][0-9].json"), None) is not None
 
 
 def open_nucla(folder: Path, split: str) -> ArraySkeletons:
@@ -68,9 +64,7 @@ def open_nucla(folder: Path, split: str) -> ArraySkeletons:
     if len(rows) == 0:
         raise DataError(f"{folder} holds no sequence of split {split!r}; cameras 1 and 2 train, camera 3 tests")
     notes = _notes(int((leaked & test).sum()), int(test.sum())) if split in ("train", "test", "all") else ()
-    for note in notes:
-        log.warning("%s: %s", folder, note)
-    return ArraySkeletons(
+    data = ArraySkeletons(
         "nucla",
         split,
         np.concatenate([sequences[i] for i in rows]),
@@ -79,8 +73,10 @@ def open_nucla(folder: Path, split: str) -> ArraySkeletons:
         labels[rows] - 1,
         CLASSES,
         LICENCE,
-        Facts("kinect_v1", subject[rows].astype(np.int64), notes),
+        {"person": subject[rows], "camera": camera[rows]},
     )
+    data.reported(notes=notes)
+    return data
 
 
 @lru_cache(maxsize=2)
@@ -129,3 +125,20 @@ def _check_labels(folder: Path, action: np.ndarray, labels: np.ndarray) -> None:
                 f"{folder}: sequences of action a{number:02d} ({CLASSES[wanted - 1]}) carry label {found[0]}, expected "
                 f"{wanted}; are labels off by one?"
             )
+
+
+class NUCLA(PathReader):
+    """A folder of N-UCLA JSON files."""
+
+    example = "a folder of N-UCLA .json files"
+    prefixes = ("nucla",)
+
+    @classmethod
+    def fits(cls, path: Path) -> bool:
+        return path.is_dir() and any(path.glob("a[0-9][0-9]_s[0-9][0-9]_e[0-9][0-9]_v[0-9][0-9].json"))
+
+    def splits(self) -> list[str]:
+        return list(SPLITS)
+
+    def open(self, split: str) -> ArraySkeletons:
+        return open_nucla(self.folder(), split)

@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from zoo.data.images import ImageDataset, decode, file_state
-from zoo.data.readers.folder import SPLIT_FOLDERS, visible
+from zoo.data.base import Dataset, file_state
+from zoo.data.images import decode
+from zoo.data.reader import PathReader
+from zoo.data.readers.folder import SPLIT_FOLDERS, first_file, visible
 from zoo.errors import DataError
 from zoo.files import workers
 
@@ -34,7 +36,7 @@ class Columns:
     class_names: tuple[str, ...]
 
 
-class BytesImages(ImageDataset):
+class BytesImages(Dataset):
     """Encoded images that a function hands out: `fetch(row) -> bytes`. Keys are row numbers."""
 
     def __init__(
@@ -234,3 +236,20 @@ def _read_group(file: str, modified: int, group: int, column: str, nested: bool)
     table = _open(file).read_row_group(group, columns=[f"{column}.bytes" if nested else column])
     array = table.column(column).combine_chunks()
     return array.field("bytes") if nested else array
+
+
+class Parquet(PathReader):
+    """A Parquet file, or a folder whose first data file is one."""
+
+    example = "a .parquet file or a folder of them"
+
+    @classmethod
+    def fits(cls, path: Path) -> bool:
+        name = path.name if path.is_file() else first_file(path)
+        return name.lower().endswith(".parquet")
+
+    def splits(self) -> list[str]:
+        return list(parquet_splits(self.path))
+
+    def open(self, split: str) -> BytesImages:
+        return open_parquet(self.path, split)

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
+from zoo.data.reader import PathReader
 from zoo.data.readers.ntu import BODIES, JOINTS
-from zoo.data.skeletons import Facts, LazySkeletons
+from zoo.data.skeletons import LazySkeletons
 from zoo.errors import DataError
 
 NAME = re.compile(r"\d{4}-[LMR]|A\d+N\d+-[LMR]")
@@ -21,11 +22,6 @@ WIDTH = BODIES * JOINTS * 3
 CLASSES = 51
 LICENCE = "research use (PKU-MMD terms)"
 SPLITS = ("xsub-train", "xsub-test", "xview-train", "xview-test", "all")
-
-
-def is_pku(folder: Path) -> bool:
-    """Whether a folder holds text files named like PKU-MMD videos, itself or one level down."""
-    return any(NAME.fullmatch(p.stem) for pattern in ("*.txt", "*/*.txt") for p in _some(folder, pattern))
 
 
 def _some(folder: Path, pattern: str):
@@ -53,11 +49,11 @@ def open_pku(root: Path, split: str) -> LazySkeletons:
     chosen = videos if split == "all" else [v for v in videos if v in _split_list(root, texts, split)]
     clips: list[tuple[str, int, int]] = []
     classes: list[int] = []
-    skipped = 0
+    backwards: list[str] = []
     for video in chosen:
         for label, start, end in _clips(labels[video]):
             if end < start:
-                skipped += 1
+                backwards.append(f"{video}:{start}-{end}")
                 continue
             clips.append((video, start, end))
             classes.append(label - 1)
@@ -71,11 +67,14 @@ def open_pku(root: Path, split: str) -> LazySkeletons:
             raise DataError(f"{labels[video]}: the clip {start}..{end} begins after the end of the video")
         return frames
 
-    notes = (f"{skipped} label lines that end before they start are left out",) if skipped else ()
     keys = [f"{video}:{start}-{end}" for video, start, end in clips]
     names = [f"A{i + 1:02d}" for i in range(CLASSES)]
-    facts = Facts("kinect_v2", None, notes)
-    return LazySkeletons("pku_mmd", split, keys, np.array(classes), names, LICENCE, facts, read=read)
+    groups = {"camera": np.array(["LMR".index(video[-1]) for video, _, _ in clips])}
+    data = LazySkeletons(
+        "pku_mmd", split, keys, np.array(classes), names, LICENCE, groups, layout="kinect_v2", read=read
+    )
+    data.reported({"label lines that end before they start": backwards})
+    return data
 
 
 def _pairs(texts: list[Path]) -> tuple[dict[str, Path], dict[str, Path]]:
@@ -138,3 +137,22 @@ def _video(path: Path) -> np.ndarray:
         raise DataError(f"{path}: {len(numbers)} numbers are no multiple of {WIDTH} per frame; download it again")
     x = numbers.reshape(-1, BODIES * JOINTS, 3)
     return np.where(np.isfinite(x).all(axis=-1, keepdims=True), x, np.float32(0))
+
+
+class PKU(PathReader):
+    """A folder that holds PKU-MMD text files, itself or one level down."""
+
+    example = "a folder of PKU-MMD .txt files"
+    prefixes = ("pku",)
+
+    @classmethod
+    def fits(cls, path: Path) -> bool:
+        if not path.is_dir():
+            return False
+        return any(NAME.fullmatch(p.stem) for pattern in ("*.txt", "*/*.txt") for p in _some(path, pattern))
+
+    def splits(self) -> list[str]:
+        return list(SPLITS)
+
+    def open(self, split: str) -> LazySkeletons:
+        return open_pku(self.folder(), split)

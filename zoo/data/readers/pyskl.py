@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from zoo.data.reader import PathReader
 from zoo.data.readers.restricted_pickle import load_plain
-from zoo.data.skeletons import Facts, LazySkeletons
+from zoo.data.skeletons import LazySkeletons
 from zoo.errors import DataError
 from zoo.preprocessing.joints import LAYOUTS
 
@@ -68,7 +70,7 @@ def open_pyskl(path: Path, content: dict[str, Any], split: str) -> LazySkeletons
 
     keys = [str(item.get("frame_dir", index)) for index, item in enumerate(chosen)]
     classes = [f"A{i + 1:03d}" for i in range(count)]
-    return LazySkeletons(path.stem, split, keys, labels, classes, facts=Facts(layout), read=read)
+    return LazySkeletons(path.stem, split, keys, labels, classes, layout=layout, read=read)
 
 
 def _check(path: Path, index: int, item: Any) -> int:
@@ -82,3 +84,25 @@ def _check(path: Path, index: int, item: Any) -> int:
     if int(item["label"]) < 0:
         raise DataError(f"{where}: label {item['label']} is negative; labels count from 0")
     return shape[2]
+
+
+class Pyskl(PathReader):
+    """An annotation file of pyskl or mmaction2."""
+
+    example = "a pyskl .pkl file"
+    prefixes = ("pyskl",)
+
+    @classmethod
+    def fits(cls, path: Path) -> bool:
+        return path.is_file() and path.suffix.lower() in (".pkl", ".pickle")
+
+    @cached_property
+    def content(self) -> dict[str, Any]:
+        """The file, read once."""
+        return read_pyskl(self.path)
+
+    def splits(self) -> list[str]:
+        return pyskl_splits(self.content)
+
+    def open(self, split: str) -> LazySkeletons:
+        return open_pyskl(self.path, self.content, split)

@@ -21,9 +21,10 @@ from typing import Any
 import numpy as np
 
 from zoo.data.base import Dataset
+from zoo.data.reader import PathReader
 from zoo.data.readers.pyskl import BY_JOINTS
 from zoo.data.readers.restricted_pickle import load_plain
-from zoo.data.skeletons import ArraySkeletons, Facts, LazySkeletons, facts_of
+from zoo.data.skeletons import ArraySkeletons, LazySkeletons
 from zoo.errors import DataError
 from zoo.files import replacing
 from zoo.preprocessing.joints import LAYOUTS, layout
@@ -35,19 +36,18 @@ ENDINGS = ("_data_joint", "_position", "_joint", "_data")
 def save_npz(dataset: Dataset, path: Path) -> None:
     """Write any skeleton dataset as the `.npz` above."""
     sequences = [dataset.sample(i) for i in range(len(dataset))]
-    facts = facts_of(dataset)
     content: dict[str, Any] = {
         "frames": np.concatenate(sequences).astype(np.float32),
         "lengths": np.array([len(x) for x in sequences], dtype=np.int64),
         "keys": np.array([str(key) for key in dataset.keys]),
         "split": np.array([dataset.split] * len(dataset)),
-        "layout": np.array(facts.layout),
+        "layout": np.array(dataset.layout),
         "licence": np.array(dataset.licence),
     }
     if dataset.labels is not None:
         content |= {"labels": dataset.labels, "class_names": np.array(dataset.class_names)}
-    if facts.groups is not None:
-        content["groups"] = facts.groups
+    if "person" in dataset.groups:
+        content["groups"] = dataset.groups["person"]
     with replacing(Path(path)) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, **content)
         file.flush()
@@ -89,7 +89,8 @@ def open_npz(path: Path, split: str) -> ArraySkeletons:
         None if labels is None else labels[rows].astype(np.int64),
         () if names is None else names.tolist(),
         str(content.get("licence", "unknown")),
-        Facts(_layout_of(path, content), None if groups is None else groups[rows].astype(np.int64)),
+        None if groups is None else {"person": groups[rows]},
+        layout=_layout_of(path, content),
     )
 
 
@@ -167,8 +168,7 @@ def open_npy(path: Path) -> LazySkeletons:
         return x[: counts[index] if counts is not None else (filled[-1] + 1 if len(filled) else 1)]
 
     names = [str(i) for i in range(int(labels.max()) + 1)]
-    facts = Facts(BY_JOINTS[data.shape[3]])
-    return LazySkeletons(path.stem, "all", keys, labels, names, facts=facts, read=read)
+    return LazySkeletons(path.stem, "all", keys, labels, names, layout=BY_JOINTS[data.shape[3]], read=read)
 
 
 def _labels_beside(path: Path, stem: str, count: int) -> tuple[list[str], np.ndarray]:
@@ -199,3 +199,20 @@ def _frames_beside(path: Path, stem: str, shape: tuple[int, ...]) -> np.ndarray 
                 raise DataError(f"{found}: expected {shape[0]} frame counts in 1..{shape[2]}")
             return counts
     return None
+
+
+class SkeletonArrays(PathReader):
+    """The zoo's `.npz`, or an `(N, C, T, V, M)` `.npy`."""
+
+    example = "a .npz or (N, C, T, V, M) .npy file of skeletons"
+    prefixes = ("skeletons",)
+
+    @classmethod
+    def fits(cls, path: Path) -> bool:
+        return path.is_file() and path.suffix.lower() in (".npz", ".npy")
+
+    def splits(self) -> list[str]:
+        return ["all"] if self.path.suffix.lower() == ".npy" else npz_splits(self.path)
+
+    def open(self, split: str) -> ArraySkeletons | LazySkeletons:
+        return open_npy(self.path) if self.path.suffix.lower() == ".npy" else open_npz(self.path, split)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from zoo.data.images import ArrayImages
-from zoo.data.readers.synthetic_shapes import SPLITS, parse_parameters, set_name
+from zoo.data.readers.synthetic_shapes import SPLITS, SyntheticReader, parse_parameters, set_name
 
 #: Smallest gap between the two objects of circle-square, relative to the side: 10 of 128 pixels.
 GAP = 10 / 128
@@ -124,3 +124,13 @@ def _circle_square(labels: np.ndarray, size: int, generator: np.random.Generator
         distance = np.where(circle[:, k, None, None], np.hypot(u, v), np.maximum(np.abs(u), np.abs(v)))
         levels.append(half[:, k, None, None] - distance)
     return np.maximum(*levels)
+
+
+class GreySets(SyntheticReader):
+    """`synthetic:rectangle-triangle` and `synthetic:circle-square`."""
+
+    example = "'synthetic:rectangle-triangle'"
+    names = tuple(f"synthetic:{name}" for name in SETS)
+
+    def open(self, split: str) -> ArrayImages:
+        return open_grey(self.address.text, split)

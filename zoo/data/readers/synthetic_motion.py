@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from zoo.data.readers.synthetic_shapes import parse_parameters
-from zoo.data.skeletons import ArraySkeletons, Facts
+from zoo.data.readers.synthetic_shapes import SyntheticReader, parse_parameters
+from zoo.data.skeletons import ArraySkeletons
 from zoo.preprocessing.joints import LAYOUTS
 
 SPLITS = ("train", "test")
@@ -141,9 +141,10 @@ def open_motion(address: str, split: str) -> ArraySkeletons:
     made = [act(names[c], int(s), float(y), generator, sway) for c, s, y in zip(labels, groups, cameras, strict=True)]
     lengths = np.array([len(x) for x in made])
     keys = [str(i) for i in range(count)]
-    facts = Facts("kinect_v1", groups.astype(np.int64))
     frames = np.concatenate(made)
-    return ArraySkeletons("synthetic_motion", split, frames, lengths, keys, labels, names, "MIT (generated)", facts)
+    return ArraySkeletons(
+        "synthetic_motion", split, frames, lengths, keys, labels, names, "MIT (generated)", {"person": groups}
+    )
 
 
 def act(action: str, subject: int, camera: float, generator: np.random.Generator, sway: float = 0.0) -> np.ndarray:
@@ -201,3 +202,13 @@ def rotation_matrices(vectors: np.ndarray) -> np.ndarray:
     zero = np.zeros_like(x)
     cross = np.stack([zero, -z, y, z, zero, -x, -y, x, zero], axis=-1).reshape(*x.shape, 3, 3)
     return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * (cross @ cross)
+
+
+class Motion(SyntheticReader):
+    """`synthetic:motion`."""
+
+    example = "'synthetic:motion'"
+    names = ("synthetic:motion",)
+
+    def open(self, split: str) -> ArraySkeletons:
+        return open_motion(self.address.text, split)

@@ -7,27 +7,13 @@ from urllib.parse import parse_qsl
 import numpy as np
 
 from zoo.data.images import ArrayImages
+from zoo.data.reader import Address, Reader
 from zoo.errors import DataError, UnknownNameError, nearest
 
-#: All sets whose address begins with `synthetic:`.
-KNOWN = ["shapes", "motion", "rectangle-triangle", "circle-square"]
 SPLITS = ("train", "test")
 CLASSES = ("disc", "ring", "square", "triangle", "cross", "star", "half_disc", "bars")
 #: parameter -> (default, lowest, highest)
 PARAMETERS = {"n": (2048, len(CLASSES), 1_000_000), "size": (32, 8, 256), "seed": (0, 0, 2**31 - 1)}
-
-
-def parse_address(address: str) -> dict[str, int]:
-    """`synthetic:shapes[?n=2048&size=32&seed=0]` -> its parameters.
-
-    Raises:
-        UnknownNameError: another set or parameter.
-        DataError: a value that is not a whole number in range.
-    """
-    name = set_name(address)
-    if name != "shapes":
-        raise UnknownNameError(f"no synthetic dataset {name!r}; {nearest(name, KNOWN)}")
-    return parse_parameters(address, PARAMETERS)
 
 
 def set_name(address: str) -> str:
@@ -59,7 +45,7 @@ def open_synthetic(address: str, split: str) -> ArrayImages:
     Position, scale, rotation and all colours are random, so that pixels alone tell little of the class.
     The same address gives the same images.
     """
-    parameters = parse_address(address)
+    parameters = parse_parameters(address, PARAMETERS)
     count = parameters["n"] if split == "train" else max(len(CLASSES), parameters["n"] // 4)
     generator = np.random.Generator(np.random.PCG64([parameters["seed"], SPLITS.index(split)]))
     labels = np.arange(count, dtype=np.int64) % len(CLASSES)
@@ -128,3 +114,24 @@ def _inside(u: np.ndarray, v: np.ndarray, labels: np.ndarray) -> np.ndarray:
         rows = labels == label
         level[rows] = formulas[name](u[rows], v[rows], r[rows], theta[rows])
     return level
+
+
+class SyntheticReader(Reader):
+    """A drawn set: one of `names`, maybe with parameters behind a question mark."""
+
+    @classmethod
+    def recognises(cls, address: Address) -> bool:
+        return not address.is_path and address.text.partition("?")[0] in cls.names
+
+    def splits(self) -> list[str]:
+        return list(SPLITS)
+
+
+class Shapes(SyntheticReader):
+    """`synthetic:shapes`."""
+
+    example = "'synthetic:shapes'"
+    names = ("synthetic:shapes",)
+
+    def open(self, split: str) -> ArrayImages:
+        return open_synthetic(self.address.text, split)

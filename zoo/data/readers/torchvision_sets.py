@@ -12,6 +12,7 @@ import numpy as np
 
 from zoo.data.base import Dataset
 from zoo.data.images import ArrayImages, FileImages
+from zoo.data.reader import NameReader
 from zoo.data.readers.partitions import sun397_partition, thirty_per_class
 from zoo.errors import DataError
 from zoo.files import data_root, locked
@@ -231,3 +232,16 @@ def _class_names(data: Any, source: Source) -> tuple[str, ...]:
     if not names:
         names = range(source.classes or 0)
     return tuple(", ".join(name) if isinstance(name, tuple) else str(name) for name in names)
+
+
+class TorchvisionSets(NameReader):
+    """The torchvision datasets in `SOURCES`."""
+
+    example = "a torchvision name such as 'CIFAR10'"
+    names = tuple(SOURCES)
+
+    def splits(self) -> list[str]:
+        return SOURCES[self.address.text].names
+
+    def open(self, split: str) -> Dataset:
+        return open_torchvision(self.address.text, split, self.options.root, self.options.download)
