@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from training.batches import searches
 from training.environment import hardware
 from training.init import resolve_init
 from training.loop import Trainer, build_method
+from training.methods import method_class
 from training.recipe import Recipe
 from training.run_folder import RunFolder
 from zoo.console import duration
@@ -40,7 +40,7 @@ def static_plan(recipe: Recipe, device: torch.device, samples: int | None = None
     recipe = resolve_init(recipe)
     if samples is not None and samples < recipe.batch_size:
         raise DataError(f"--samples {samples} is fewer than batch_size={recipe.batch_size}; lower batch_size")
-    share = samples // 2 if samples is not None and searches(recipe) else samples
+    share = samples // 2 if samples is not None and method_class(recipe.method["name"]).halves else samples
     steps = None if share is None else share // recipe.batch_size * recipe.epochs
     # A queue or a schedule may ask for the number of samples; parameters do not depend on it.
     method = build_method(recipe, torch.device("cpu"), samples or 2 * recipe.batch_size, steps or 1, classes=2)

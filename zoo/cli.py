@@ -23,7 +23,7 @@ from zoo.errors import TrainingError, ZooError, nearest
 UsageError = next(cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "ClickException")
 INTERRUPTED = 130
 #: `name='value'` or `name=value` in a message, but not `group.name=value`, which a recipe takes.
-PYTHON_ARGUMENT = re.compile(r"(?<![\w.])([a-z_]+)=('[^']*'|True|[A-Za-z0-9_./:-]+)")
+PYTHON_ARGUMENT = re.compile(r"(?<![\w.])([a-z_]+)=('[^']*'|[A-Za-z0-9_./:-]+)")
 _HOME = Path(__file__).resolve().parents[1]
 
 
@@ -153,11 +153,14 @@ def as_options(message: str, command: Any) -> str:
 
     def option(found: re.Match[str]) -> str:
         name, value = found[1], found[2].strip("'")
-        if name not in options or (name in flags and value != "True"):
-            return found[0]
-        return options[name] if name in flags else f"{options[name]} {value}"
+        if value == "False" and f"no_{name}" in flags:
+            return options[f"no_{name}"]
+        if name in flags:
+            return options[name] if value == "True" else found[0]
+        return f"{options[name]} {value}" if name in options else found[0]
 
-    return PYTHON_ARGUMENT.sub(option, message)
+    said = PYTHON_ARGUMENT.sub(option, message)
+    return re.sub(r"(--[a-z-]+) \(\1\)", r"\1", said)  # a message that says both names one now
 
 
 def spread(arguments: Sequence[str], options: Sequence[str]) -> list[str]:

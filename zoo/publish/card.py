@@ -82,7 +82,7 @@ def card_pictures(config: CheckpointConfig) -> dict[str, str]:
 
 
 def comparisons(results: Results | None) -> list[dict[str, Any]]:
-    """Rows for a table: one per data, protocol, seed and metric, with the encoder beside its floors.
+    """Rows for a table: one per data, protocol, seed and metric, with the encoder beside its baselines.
 
     Each is a dict of `train`, `test`, `classes`, `protocol`, `seed`, `metric` and, per subject, a
     `Metric` or None.
@@ -203,17 +203,19 @@ def _input(config: CheckpointConfig) -> str:
 
 
 def _measured(results: Results | None) -> list[str]:
-    lines = ["measured (95 % intervals; floors: the same network untrained, and raw input)"]
+    lines = ["measured (95 % intervals; baselines: the same probe on the untrained network and on the raw input)"]
     table = comparisons(results)
     if not table:
         return ["not measured yet"]
     for line in table:
         if line["encoder"] is None:
             continue
-        floors = [f"{subject} {interval_text(line[subject])}" for subject in _SUBJECTS[1:] if line[subject] is not None]
+        baselines = [
+            f"{subject} {interval_text(line[subject])}" for subject in _SUBJECTS[1:] if line[subject] is not None
+        ]
         lines.append(
             f"  {line['test'].name}/{line['test'].split}, {line['protocol']}, {metric_name(line['metric'])}: "
-            f"{interval_text(line['encoder'])}; floors: {', '.join(floors) or 'none measured'}"
+            f"{interval_text(line['encoder'])}; baselines: {', '.join(baselines) or 'none measured'}"
         )
     return lines
 
