@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import shlex
 import warnings
 from collections.abc import Sequence
@@ -19,10 +17,12 @@ from zoo.console import stages
 from zoo.data.addresses import available_splits, open_dataset
 from zoo.data.base import Dataset
 from zoo.encoder import Encoder
-from zoo.errors import DataError, UnknownNameError
+from zoo.errors import ConfigError, DataError, UnknownNameError, nearest
 
 #: Options that decide how fast numbers come, not which, and so are no part of a stored command.
 SPEED = ("device", "batch_size", "workers")
+#: What a stored command may begin with.
+STARTS = (["python", "-m", "evaluation"], ["zoo", "probe"])
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class ProbeOptions:
         labels: amounts of labels for few_label: shares of each class, or numbers per class.
         simclr_finetune: fine-tune as SimCLR did, with its 20,000 steps and 56 settings.
         no_floors: leave out the baselines (the untrained network and the raw input).
+        initialisations: the untrained network is the mean over this many random networks.
         limit: at most this many samples a split, stratified by class.
         seed: of every random choice.
         precision: of the forward pass: auto, fp32, bf16 or fp16.
@@ -56,6 +57,7 @@ class ProbeOptions:
     labels: tuple[float, ...] = ()
     simclr_finetune: bool = False
     no_floors: bool = False
+    initialisations: int = 3
     limit: int | None = None
     seed: int = 0
     precision: str = "auto"
@@ -96,6 +98,53 @@ def command_text(encoder: str, data: str | None, options: ProbeOptions) -> str:
     return shlex.join(words)
 
 
+def read_command(text: str) -> tuple[str, str | None, ProbeOptions] | None:
+    """Encoder, data and options of a probe command as `command_text` writes it; None for one of another program.
+
+    Raises:
+        ConfigError: it is a probe command, but an option or a value of it is not known.
+    """
+    words = shlex.split(text)
+    start = next((start for start in STARTS if words[: len(start)] == start), None)
+    if start is None:
+        return None
+    known = {"--" + field.name.replace("_", "-"): field for field in fields(ProbeOptions)}
+    known |= {"--no-baselines": known["--no-floors"]}
+    given: dict[str, object] = {}
+    places, rest = [], words[len(start) :]
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--"):
+            places.append(word)
+            continue
+        name, _, value = word.partition("=")
+        if name not in known:
+            raise ConfigError(f"{text!r}: no option {name}; {nearest(name, list(known))}")
+        field = known[name]
+        if field.default is False:
+            given[field.name] = True
+            continue
+        values = [value] if value else [rest.pop(0)] if rest else []
+        while isinstance(field.default, tuple) and rest and _number(rest[0]) is not None:
+            values.append(rest.pop(0))
+        read = values if field.type.startswith("str") else [_number(each) for each in values]
+        if not read or None in read:
+            raise ConfigError(f"{text!r}: {name} needs a value of type {field.type}")
+        given[field.name] = tuple(read) if isinstance(field.default, tuple) else read[0]
+    if not 1 <= len(places) <= 2:
+        raise ConfigError(f"{text!r} must name an encoder and at most one dataset")
+    return places[0], places[1] if len(places) == 2 else None, ProbeOptions(**given)
+
+
+def _number(text: str) -> int | float | None:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return None
+
+
 def probe(
     encoder: str,
     data: str,
@@ -128,6 +177,7 @@ def probe(
             protocols=options.protocols(("logreg", "knn")),
             settings=options.settings(),
             floors=not options.no_floors,
+            initialisations=options.initialisations,
             limit=options.limit,
             seed=options.seed,
             precision=options.precision,
@@ -166,6 +216,7 @@ def probe_suite(
             settings=options.settings(),
             download=options.download,
             floors=not options.no_floors,
+            initialisations=options.initialisations,
             limit=options.limit,
             seed=options.seed,
             precision=options.precision,
@@ -226,12 +277,13 @@ def write(found: Evaluation, encoder: str, folder: Path) -> Path:
     from evaluation.report.neighbours import nearest_neighbours
     from evaluation.report.page import write_report
     from evaluation.report.skeleton_strips import motion_strips
+    from evaluation.report.tables import as_csv
     from zoo.files import replacing
 
     folder.mkdir(parents=True, exist_ok=True)
     network = load(encoder)
     results = Results(weights_sha256=_sha256(network), rows=found.rows)
-    for name, text in (("results.json", results.to_json()), ("results.csv", as_csv(found))):
+    for name, text in (("results.json", results.to_json()), ("results.csv", as_csv(found.rows))):
         with replacing(folder / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
     names = found.test_data.class_names
@@ -260,19 +312,3 @@ def weights_sha256(encoder: str) -> str | None:
 
 def _sha256(network: Encoder) -> str | None:
     return network.config.weights.sha256 if network.config is not None else None
-
-
-def as_csv(found: Evaluation) -> str:
-    """One line per result and metric."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(
-        ["protocol", "subject", "metric", "value", "low", "high", "train", "test", "seed", "chosen", "command"]
-    )
-    for row in found.rows:
-        for name, metric in row.metrics.items():
-            sides = [f"{side.name}/{side.split} ({side.samples})" for side in (row.train, row.test)]
-            chosen = " ".join(f"{key}={value}" for key, value in row.chosen.items())
-            values = [metric.value, metric.low, metric.high]
-            writer.writerow([row.protocol, row.subject, name, *values, *sides, row.seed, chosen, row.command])
-    return out.getvalue()

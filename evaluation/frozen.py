@@ -1,4 +1,4 @@
-"""What every evaluator checks before it starts."""
+"""Frozen features, what a protocol finds on them, and what every protocol checks before it starts."""
 
 from __future__ import annotations
 
@@ -44,19 +44,30 @@ def cached_features(
     return extract(encoder, dataset, **forward, workers=workers, out=out, progress=progress).features
 
 
+#: Kinds of groups whose members are alike, the first that is known counts. A camera or a setup is shared by strangers.
+GROUPS = ("person", "video", "product", "object")
 #: Rows checked at once: a table larger than memory is never copied.
 ROWS = 16_384
 
 
 @dataclass(frozen=True)
 class Features:
-    """Frozen features `(N, D)` float32, maybe a memory map, and class indices `(N,)` int64 of one split."""
+    """One split as a protocol sees it.
+
+    Attributes:
+        features: `(N, D)` float32, maybe a memory map.
+        labels: `(N,)` int64 class indices.
+        dataset: the samples themselves, for protocols that train the network; None where only features are known.
+        network: what made the features; None for raw input.
+    """
 
     features: np.ndarray
     labels: np.ndarray
+    dataset: Dataset | None = None
+    network: Encoder | None = None
 
     def take(self, indices: np.ndarray) -> Features:
-        """Some of the samples."""
+        """Some of the samples, without the dataset behind them."""
         return Features(self.features[indices], self.labels[indices])
 
     def __len__(self) -> int:
@@ -65,23 +76,29 @@ class Features:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an evaluator found.
+    """What a protocol found.
 
     Attributes:
-        predicted: class indices `(N,)` for the test split; None where nothing is classified.
+        predicted: class indices of the test split, `(N,)`, or `(draws, N)` where the protocol draws training samples
+            several times; None where nothing is classified.
         chosen: what was selected on training data.
         warnings: sentences a reader must see next to the number.
         metrics: numbers that do not follow from `predicted`.
+        settings: what tells several outcomes of one protocol apart, such as `{"labels": "5 %"}`.
+        samples: metric -> `(M,)` values whose mean it is, one for each sample that is judged, NaN for a sample that
+            takes no part. Of the same samples for every encoder, so that encoders can be compared in pairs.
     """
 
     predicted: np.ndarray | None
     chosen: dict[str, float | int | bool]
     warnings: tuple[str, ...]
     metrics: dict[str, Metric] = field(default_factory=dict)
+    settings: dict[str, str] = field(default_factory=dict)
+    samples: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def check(train: Features, test: Features) -> tuple[str, ...]:
-    """Refuse what no evaluator can use; return warnings for what it can.
+    """Refuse what no protocol can use; return warnings for what it can.
 
     Raises:
         DataError: no labels, lengths that differ, NaN, one class only, test classes never trained on.
@@ -114,6 +131,15 @@ def check(train: Features, test: Features) -> tuple[str, ...]:
     return _warnings(train)
 
 
+def groups_of(dataset: Dataset) -> np.ndarray | None:
+    """`(N,)` group of each sample where the reader knows one of `GROUPS`, such as the person who moves; else None.
+
+    Samples of one group are alike in ways that have nothing to do with their class, so that they are no independent
+    evidence: they are held out together, and drawn together when an interval is made.
+    """
+    return next((dataset.groups[kind] for kind in GROUPS if kind in dataset.groups), None)
+
+
 def selection(labels: np.ndarray, held: np.ndarray | None, fraction: float, seed: int) -> tuple | None:
     """The part to fit on and the part to choose settings on, sorted indices; None where nothing can be held out.
 
@@ -140,3 +166,26 @@ def _warnings(train: Features) -> tuple[str, ...]:
     elif constant:
         found.append(f"{constant} of {train.features.shape[1]} features are constant over the training split")
     return tuple(found)
+
+
+def standardiser(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation of each column of `(N, D)`, float64; the deviation of a constant column is infinite."""
+    mean = features.mean(axis=0, dtype=np.float64)
+    scale = features.std(axis=0, dtype=np.float64)
+    return mean, divisor(mean, scale)
+
+
+def divisor(mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:
+    """`deviation`, infinite for a constant column: that stays zero, where dividing by its rounding noise would not."""
+    return np.where(deviation > 1e-7 * np.maximum(1, np.abs(mean)), deviation, np.inf)
+
+
+def standardise(features: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """`(N, D)` float32 with the mean and deviation that `standardiser` gave."""
+    return ((features - mean.astype(np.float32)) / scale.astype(np.float32)).astype(np.float32)
+
+
+def unit(features: np.ndarray) -> np.ndarray:
+    """`(N, D)` rows scaled to length 1, float32; a row of zeros stays."""
+    x = np.asarray(features, dtype=np.float32)
+    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)

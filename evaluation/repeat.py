@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import shlex
-from dataclasses import fields, replace
+from dataclasses import replace
 
-from evaluation.command import ProbeOptions, probe, splits
+from evaluation.command import ProbeOptions, probe, read_command, splits
 from evaluation.protocols import short_name
 from zoo.checkpoint import catalog
 from zoo.checkpoint.results import Result
@@ -14,28 +13,6 @@ from zoo.errors import ZooError
 
 #: Another processor rounds differently; this much is allowed, as a fraction of 1.
 TOLERANCE = 0.005
-
-
-#: What a stored command may begin with.
-STARTS = (["python", "-m", "evaluation"], ["zoo", "probe"])
-
-
-def read_command(text: str) -> tuple[str, str | None, ProbeOptions] | None:
-    """Encoder, data and options of a stored probe command; None for a command of another program.
-
-    Raises:
-        ZooError: it is a probe command, but not a valid one.
-    """
-    from zoo.cli import parse
-
-    words = shlex.split(text)
-    start = next((start for start in STARTS if words[: len(start)] == start), None)
-    if start is None:
-        return None
-    values = parse("probe", words[len(start) :])
-    given = {field.name: values[field.name] for field in fields(ProbeOptions)}
-    given |= {name: tuple(given[name] or ()) for name in ("k", "labels")}
-    return values["encoder"], values["data"], ProbeOptions(**given)
 
 
 def repeat(
@@ -78,7 +55,12 @@ def repeat(
             continue
         # Not those of the command: what "logreg" stands for may have become another version since.
         names = dict.fromkeys(short_name(row.protocol) for row in rows if row.command == command)
-        options = replace(options, protocol=",".join(name for name in names if name is not None))
+        stored = [row.spread for row in rows if row.command == command and row.subject == "untrained"]
+        options = replace(
+            options,
+            protocol=",".join(name for name in names if name is not None),
+            initialisations=max((len(v) for spread in stored for v in spread.values()), default=1),
+        )
         measured = probe(encoder, address, options, command=command, quiet=quiet).rows if options.protocol else ()
         again = {_key(row): row for row in measured}
         checks += [_compare(row, again.get(_key(row))) for row in rows if row.command == command]

@@ -16,6 +16,7 @@ import evaluation.__main__
 import training.__main__
 import zoo
 import zoo.cli
+from evaluation.protocols import PROTOCOLS
 from tests.hub_writable import serve_writable
 from training.methods import METHODS
 from zoo.data import registry
@@ -50,6 +51,7 @@ def here(workplace, monkeypatch):
 
     monkeypatch.chdir(workplace)
     monkeypatch.setitem(METHODS, "barlow", None)
+    monkeypatch.setitem(PROTOCOLS, "nearest_mean", None)
     monkeypatch.setattr(registry, "READERS", list(registry.READERS))
     with serve_writable() as hub:
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)

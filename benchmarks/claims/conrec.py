@@ -54,7 +54,11 @@ class Study(claims.Study):
         splits = options.train_split, options.test_split
         train, test = (claims.features(encoder, open_dataset(data.dataset, s, root=data.root)) for s in splits)
         few = FewLabelV1(amounts=tuple(f for f in FRACTIONS if f < 1), draws=options.draws)
-        found = {str(o.amount): float((o.predicted == test.labels).mean()) for o in FewLabelProbe(few).run(train, test)}
+        outcomes = FewLabelProbe(few).outcomes(train, test)
+        found = {
+            str(amount): float((outcome.predicted == test.labels).mean())
+            for amount, outcome in zip(few.amounts, outcomes, strict=True)
+        }
         whole = LogisticProbe(LogRegV2(c_grid=(few.c,)))
         found["1.0"] = float((whole.run(train, test).predicted == test.labels).mean())
         return found

@@ -119,7 +119,7 @@ def measured(out: Path, arm: str, seed: int, split: str, settings: FineTuneV1) -
 def fine_tuned(encoder: Encoder, data: dict, split: str, settings: FineTuneV1, seed: int) -> dict[str, float]:
     """Top-1 after fine-tuning on the first split, and what was chosen on a held-out part of it."""
     train_part, test_part = (open_dataset(data["dataset"], part, root=data["root"]) for part in parts_of(split))
-    outcome = FineTuner(settings, seed).run(encoder, train_part, test_part)
+    outcome = FineTuner(settings, seed).tune(encoder, train_part, test_part)
     return {"top1": float((outcome.predicted == np.asarray(test_part.labels)).mean()), **outcome.chosen}
 
 

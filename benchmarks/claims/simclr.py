@@ -107,8 +107,11 @@ class Study(claims.Study):
         splits = (open_dataset(data.dataset, split, root=data.root) for split in (data.split, "test"))
         train, test = (limited(split, options.limit) for split in splits)
         known, asked = claims.features(encoder, train), claims.features(encoder, test)
-        few = FewLabelProbe(FewLabelV1(amounts=FRACTIONS, draws=options.draws)).run(known, asked)
-        found = {_share(o.amount): float((o.predicted == asked.labels).mean()) for o in few}
+        few = FewLabelProbe(FewLabelV1(amounts=FRACTIONS, draws=options.draws)).outcomes(known, asked)
+        found = {
+            _share(fraction): float((outcome.predicted == asked.labels).mean())
+            for fraction, outcome in zip(FRACTIONS, few, strict=True)
+        }
         found[ALL] = float((LogisticProbe().run(known, asked).predicted == asked.labels).mean())
         return found | (finetuned(encoder, train, test) if _finetunes(options) else {})
 
@@ -131,7 +134,7 @@ def finetuned(encoder: Encoder, train: Dataset, test: Dataset) -> claims.Scores:
         rows, _ = draw_labels(train.labels, fraction, seed=0, draw=0)
         batch = min(64, len(rows))
         settings = FineTuneV1(epochs=epochs, batch_size=batch, lr_grid=(0.05 * batch / 256,))
-        outcome = FineTuner(settings).run(encoder, train.subset(rows), test)
+        outcome = FineTuner(settings).tune(encoder, train.subset(rows), test)
         found[f"{_share(fraction)}, fine-tuned"] = float((outcome.predicted == test.labels).mean())
     return found
 

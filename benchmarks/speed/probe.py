@@ -26,10 +26,10 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluation.frozen import Features
+from evaluation.frozen import Features, standardise, standardiser
 from evaluation.metrics import with_intervals
 from evaluation.protocols.logistic import LogisticProbe, LogRegV2
-from evaluation.protocols.logistic_v1 import LogisticProbeV1, standardise, standardiser
+from evaluation.protocols.logistic_v1 import LogisticProbeV1
 from zoo.data.splits import held_out
 from zoo.features.table import FeatureTable
 

@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 
 from evaluation.frozen import Features, Outcome, check, selection
+from evaluation.protocols.base import Protocol
 from zoo.data.splits import held_out
 from zoo.errors import DataError
 from zoo.strict import Strict
@@ -22,27 +23,24 @@ class KnnV1(Strict):
     `select_samples` samples are classified; then all training samples vote.
     """
 
-    name: str = "knn-v1"
-    k_grid: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(1, 5, 10, 20, 50, 200), min_length=1)
-    temperature: float = Field(default=0.1, gt=0)
-    held_out: float = Field(default=0.1, gt=0, lt=1)
-    select_samples: int = Field(default=5_000, ge=10)
+    k_grid: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        default=(1, 5, 10, 20, 50, 200), min_length=1, description="numbers of neighbours to choose from"
+    )
+    temperature: float = Field(default=0.1, gt=0, description="of the weights of the votes")
+    held_out: float = Field(default=0.1, gt=0, lt=1, description="share of the training split that k is chosen on")
+    select_samples: int = Field(default=5_000, ge=10, description="at most this many samples choose k")
 
 
 #: Similarities held at once: bounds memory at 64 MiB.
 BLOCK = 1 << 24
 
 
-class KNNProbe:
-    """Protocol `knn-v1`; see `evaluation.protocols.knn.KnnV1` for what it fixes.
+class KNNProbe(Protocol[KnnV1]):
+    """Protocol `knn-v1`; `KnnV1` says what it fixes."""
 
-    Args:
-        settings: grid of k, temperature, held-out fraction.
-        seed: of the held-out split.
-    """
-
-    def __init__(self, settings: KnnV1 | None = None, seed: int = 0) -> None:
-        self.settings, self.seed = settings or KnnV1(), seed
+    name = "knn-v1"
+    title = "weighted kNN"
+    settings_type = KnnV1
 
     def run(self, train: Features, test: Features, held: np.ndarray | None = None) -> Outcome:
         """Choose k on part of `train` (`held`, if given), then let all of it vote on `test`. Test labels are not seen.

@@ -8,6 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from evaluation.frozen import Features, Outcome, check, selection
+from evaluation.protocols.base import Progress, Protocol
 from evaluation.protocols.logistic_path import IN_MEMORY, LogisticPath, Solution
 from zoo.data.splits import folds
 from zoo.strict import Strict
@@ -25,62 +26,46 @@ class LogRegV2(Strict):
     Optimiser: preconditioned L-BFGS (evaluation.protocols.logistic_path), to within `tol` of the least loss.
     """
 
-    name: str = "logreg-v2"
     c_grid: tuple[Annotated[float, Field(gt=0)], ...] = Field(
-        default=tuple(10 ** (i / 2) for i in range(-12, 7)), min_length=1
+        default=tuple(10 ** (i / 2) for i in range(-12, 7)), min_length=1, description="values of C to choose from"
     )
-    standardise: bool = True
-    folds: int = Field(default=5, ge=2)
-    cross_validate_below: int = Field(default=10_000, ge=0)
-    held_out: float = Field(default=0.1, gt=0, lt=1)
-    patience: int | None = Field(default=3, ge=1, description="None tries every C")
-    max_iter: int = Field(default=500, ge=1)
-    tol: float = Field(default=1e-4, gt=0)
-
-
-class TransferV1(LogRegV2):
-    """SimCLR's linear transfer protocol (arXiv 2002.05709, appendix B.8.1): multinomial logistic regression with L2
-    penalty on frozen features of resized and centre-cropped images, without augmentation and without normalising.
-
-    The penalty takes 45 logarithmically spaced values in 1e-6..1e5 (C is their inverse) and is chosen on the
-    official validation split, or a stratified fifth of the training split where there is none; the test score is
-    that of a fit on training and validation together. Top-1 and mean per-class accuracy are both computed, and the
-    one the field reports for the dataset is marked. Optimiser and early end as logreg-v2. Images have the size
-    that the encoder was made for, not always 224 pixels.
-    """
-
-    name: str = "transfer-v1"
-    c_grid: tuple[Annotated[float, Field(gt=0)], ...] = Field(
-        default=tuple(10 ** (-5 + 11 * i / 44) for i in range(45)), min_length=1
-    )
-    standardise: bool = False
-    cross_validate_below: int = 0
-    held_out: float = Field(default=0.2, gt=0, lt=1)
+    standardise: bool = Field(default=True, description="divide each feature by its deviation first")
+    folds: int = Field(default=5, ge=2, description="of the cross-validation")
+    cross_validate_below: int = Field(default=10_000, ge=0, description="training samples; from here on, hold out once")
+    held_out: float = Field(default=0.1, gt=0, lt=1, description="share of the training split, where held out once")
+    patience: int | None = Field(default=3, ge=1, description="hopeless values in a row that end the search; None: all")
+    max_iter: int = Field(default=500, ge=1, description="of the optimiser, for each C")
+    tol: float = Field(default=1e-4, gt=0, description="distance from the least loss, as a fraction of it")
 
 
 #: A choice of C on fewer samples is said to be uncertain: one of them is half a per cent.
 FEW = 200
 
 
-class LogisticProbe:
-    """Protocols `logreg-v2` and `transfer-v1`; see `evaluation.protocols` for what they fix.
+class LogisticProbe(Protocol[LogRegV2]):
+    """Protocol `logreg-v2`; `LogRegV2` says what it fixes.
 
     Args:
-        settings: grid, standardisation, folds, patience, tolerance.
-        seed: of the held-out samples.
+        settings, seed, precision, progress: as of every `Protocol`.
         device: where to multiply; None is the CPU.
         in_memory: bytes of features up to which a rotated copy is held; above, the table is streamed.
     """
+
+    name = "logreg-v2"
+    title = "logistic regression"
+    settings_type = LogRegV2
 
     def __init__(
         self,
         settings: LogRegV2 | None = None,
         seed: int = 0,
         *,
+        precision: str = "auto",
+        progress: Progress | None = None,
         device: str | None = None,
         in_memory: int = IN_MEMORY,
     ) -> None:
-        self.settings, self.seed = settings or LogRegV2(), seed
+        super().__init__(settings, seed, precision=precision, progress=progress)
         self.device, self.in_memory = device, in_memory
 
     def run(self, train: Features, test: Features, held: np.ndarray | None = None) -> Outcome:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -107,7 +108,7 @@ def test_one_class_is_refused_before_any_feature_is_computed(address):
 def test_unusable_settings_are_refused():
     for name, settings in (("knn", {"k_grid": (-3,)}), ("knn", {"k_grid": ()}), ("logreg", {"c_grid": (0.0,)})):
         with pytest.raises(ConfigError, match=name):
-            protocol(name, **settings)
+            protocol(name, settings)
 
 
 def test_a_k_that_a_person_fixed_is_the_k_that_votes():
@@ -128,3 +129,25 @@ def test_constant_features_are_counted_whatever_their_value():
     part = Features(x, np.arange(50_000) % 2)
     outcome = LogisticProbe(LogRegV2(c_grid=(1e-3,))).run(part, part)
     assert any("1 of 3 features are constant" in warning for warning in outcome.warnings)
+
+
+def test_a_stored_command_is_read_as_the_command_line_reads_it():
+    from zoo.cli import parse
+
+    texts = [
+        "NAME data/x --train-split train+val --protocol logreg,knn --k 1 5 --limit 80 --seed 3 --precision fp32",
+        "NAME --suite downstream --data-root data --labels 0.5 1 --download --simclr-finetune --no-floors",
+        "NAME data/x --no-baselines --initialisations 2 --test-split=val --batch-size 8 --device cpu --workers 2 --root r",
+    ]
+    for text in texts:
+        encoder, data, options = read_command(f"python -m evaluation {text}")
+        values = parse("probe", text.split())
+        read = {field.name: values[field.name] for field in fields(ProbeOptions)}
+        read |= {name: tuple(read[name] or ()) for name in ("k", "labels")}
+        assert (encoder, data, options) == (values["encoder"], values["data"], ProbeOptions(**read))
+        again = read_command(command_text(encoder, data, options))
+        assert again == (encoder, data, replace(options, device=None, batch_size=256, workers=None))
+    assert read_command("python -m benchmarks.claims.clsa x") is None
+    for text, message in (("N d --k", "needs a value"), ("N d --kk 1", "did you mean '--k'"), ("a b c", "at most one")):
+        with pytest.raises(ConfigError, match=message):
+            read_command(f"zoo probe {text}")

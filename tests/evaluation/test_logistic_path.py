@@ -11,9 +11,10 @@ from sklearn.linear_model import LogisticRegression
 
 from evaluation.frozen import Features
 from evaluation.protocols import describe, logistic_path
-from evaluation.protocols.logistic import LogisticProbe, LogRegV2, TransferV1
+from evaluation.protocols.logistic import LogisticProbe, LogRegV2
 from evaluation.protocols.logistic_path import LogisticPath
 from evaluation.protocols.logistic_v1 import LogisticProbeV1, LogRegV1
+from evaluation.protocols.transfer import TransferProbe, TransferV1
 from tests.evaluation.test_probe import clusters
 from zoo.errors import DataError
 
@@ -95,7 +96,7 @@ def test_hopeless_values_are_skipped_without_changing_the_choice():
 def test_a_dip_at_tiny_c_ends_nothing():
     """Raw features of tiny variance: many values of C pass before anything is fitted."""
     part, test = (Features(1e-3 * each.features, each.labels) for each in (TRAIN, TEST))
-    outcome = LogisticProbe(TransferV1(patience=1)).run(part, test)
+    outcome = TransferProbe(TransferV1(patience=1)).run(part, test)
     assert outcome.chosen["tried"] > 25 and (outcome.predicted == test.labels).mean() > 0.7
 
 
@@ -104,8 +105,8 @@ def test_an_official_validation_part_is_what_the_choice_is_made_on():
     held = np.arange(300, 400)
     spoiled = Features(TRAIN.features, TRAIN.labels.copy())
     spoiled.labels[held] = np.random.default_rng(0).permutation(spoiled.labels[held])
-    fair = LogisticProbe(TransferV1()).run(TRAIN, TEST, held).chosen["held_out_top1"]
-    assert LogisticProbe(TransferV1()).run(spoiled, TEST, held).chosen["held_out_top1"] < fair - 0.2
+    fair = TransferProbe(TransferV1()).run(TRAIN, TEST, held).chosen["held_out_top1"]
+    assert TransferProbe(TransferV1()).run(spoiled, TEST, held).chosen["held_out_top1"] < fair - 0.2
 
 
 def test_edges_few_samples_and_the_text_are_stated():

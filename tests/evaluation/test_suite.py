@@ -105,7 +105,7 @@ def test_a_folder_of_ones_own_joins_the_suite(root, tmp_path):
     assert found.rows[0].settings["k_grid"] == [1, 5, 10, 20]
     assert "bare has no train and test folders" in found.skipped[-1].reason
     assert headlines(found.rows)[0].outcome == "alone"
-    assert verdict(found) == "Measured on 1 of 12 datasets, with no floor beside the encoder."
+    assert verdict(found) == "Measured on 1 of 12 datasets, with no baseline beside the encoder."
 
 
 def test_copies_of_training_images_in_the_test_split_are_said_beside_every_number(tmp_path):

@@ -91,6 +91,26 @@ class DataRecord(Strict):
     samples: int = Field(ge=1)
 
 
+class Versus(Strict):
+    """The encoder minus another subject on the same test samples, with its 95 % interval, fractions of 1.
+
+    Attributes:
+        other: the other subject. metric: what is compared.
+        p: two-sided p-value of no difference, not corrected for other comparisons.
+        test: where `p` comes from: McNemar's exact test, or the bootstrap that also gives the interval.
+        groups: how many groups of test samples (such as persons) were drawn whole; None: samples were drawn.
+    """
+
+    other: str
+    metric: str
+    value: float
+    low: float
+    high: float
+    p: float = Field(ge=0, le=1)
+    test: Literal["mcnemar", "bootstrap"]
+    groups: int | None = Field(default=None, ge=1)
+
+
 class Result(Strict):
     """One row of an evaluation table.
 
@@ -99,6 +119,9 @@ class Result(Strict):
     name from `evaluation.protocols`; `settings` are its fixed settings, `chosen` what it selected
     on held-out training data. `headline` names the metric that the field reports for this dataset and protocol, if
     the row comes from a suite. `warnings` are sentences a reader must see next to the number.
+    `spread` holds each metric at every random initialisation of an untrained network, of which `metrics` are the means;
+    it is empty where there was one. `versus` are the paired differences of an encoder with its baselines; results
+    written before these were measured have none.
     """
 
     protocol: str
@@ -108,6 +131,8 @@ class Result(Strict):
     test: DataRecord
     classes: int = Field(ge=2)
     metrics: dict[str, Metric]
+    spread: dict[str, tuple[float, ...]] = {}
+    versus: tuple[Versus, ...] = ()
     headline: str | None = None
     settings: dict[str, Any] = {}
     chosen: dict[str, Any] = {}

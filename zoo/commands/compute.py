@@ -107,6 +107,9 @@ def probe(
     no_floors: Annotated[
         bool, typer.Option("--no-baselines", "--no-floors", help="leave out the untrained network and the raw input")
     ] = False,
+    initialisations: Annotated[
+        int, typer.Option(min=1, help="the untrained network is the mean over this many random networks")
+    ] = 3,
     limit: LimitOption = None,
     seed: SeedOption = 0,
     precision: PrecisionOption = "auto",
@@ -130,8 +133,8 @@ def probe(
     options = ProbeOptions(
         suite=suite, data_root=data_root, train_split=train_split, test_split=test_split, root=root,
         download=download, protocol=protocol, k=tuple(k or ()), labels=tuple(labels or ()),
-        simclr_finetune=simclr_finetune, no_floors=no_floors, limit=limit, seed=seed, precision=precision,
-        device=device, batch_size=batch_size, workers=workers,
+        simclr_finetune=simclr_finetune, no_floors=no_floors, initialisations=initialisations, limit=limit,
+        seed=seed, precision=precision, device=device, batch_size=batch_size, workers=workers,
     )  # fmt: skip
     if suite is not None:
         from evaluation.report.suite_page import overview, write_suite
@@ -169,6 +172,7 @@ def train(
     ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="print the cost and do not train, as `zoo plan`")] = False,
     list_: Annotated[bool, typer.Option("--list", help="list the recipes")] = False,
+    help_recipe: Annotated[str | None, typer.Option(metavar="NAME", help="explain every key of a recipe")] = None,
     quiet: QuietOption = False,
 ) -> int:
     """Train a recipe, or continue its run. If the command is interrupted, run it again to resume.
@@ -177,6 +181,11 @@ def train(
     """
     from training.recipe import available_pipelines, available_recipes
 
+    if help_recipe is not None:
+        from training.settings import help_recipe as explained
+
+        print(explained(help_recipe, [word for word in (recipe, *(overrides or ())) if word]), end="")
+        return 0
     if list_ or recipe is None:
         print("\n".join(available_recipes() + available_pipelines()))
         return 0 if list_ else 2

@@ -10,6 +10,7 @@ from zoo.architectures.cell_picture import cell_svg
 from zoo.architectures.genotype import parse_genotype
 from zoo.checkpoint.catalog import check_measured_on, config, results
 from zoo.checkpoint.config import CheckpointConfig, StartedFrom, parse_config
+from zoo.checkpoint.numbers import interval_text, metric_title
 from zoo.checkpoint.results import Metric, Result, Results, parse_results, setting_text
 
 
@@ -53,7 +54,7 @@ def render_card(config: CheckpointConfig, results: Results | None = None) -> str
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
-    environment.filters.update(cell=_cell, interval=interval_text, number=_number, duration=duration_text, pairs=_pairs)
+    environment.filters.update(cell=_cell, interval=_interval, number=_number, duration=duration_text, pairs=_pairs)
     body = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         config=config,
         training=config.training,
@@ -66,7 +67,7 @@ def render_card(config: CheckpointConfig, results: Results | None = None) -> str
         start_text=start_text,
         self_supervised=self_supervised(config),
         warnings=sorted({w for row in (results.rows if results else ()) for w in row.warnings}),
-        metric_name=metric_name,
+        metric_title=metric_title,
         pictures=list(card_pictures(config)),
     )
     return str(ModelCard(f"---\n{_front_matter(config, results)}\n---\n\n{body.strip()}\n")).rstrip() + "\n"
@@ -82,7 +83,7 @@ def card_pictures(config: CheckpointConfig) -> dict[str, str]:
 
 
 def comparisons(results: Results | None) -> list[dict[str, Any]]:
-    """Rows for a table: one per data, protocol, seed and metric, with the encoder beside its baselines.
+    """Rows for a table: one per data, protocol, seed and metric, with the encoder beside its floors.
 
     Each is a dict of `train`, `test`, `classes`, `protocol`, `seed`, `metric` and, per subject, a
     `Metric` or None.
@@ -177,7 +178,7 @@ def _eval_results(config: CheckpointConfig, results: Results | None) -> list[Any
             dataset_split=row.test.split,
             dataset_revision=row.test.fingerprint,
             metric_type="accuracy" if metric == "top1" else metric,
-            metric_name=f"{metric_name(metric)}, {protocol_name(row)}, seed {row.seed}",
+            metric_name=f"{metric_title(metric)}, {protocol_name(row)}, seed {row.seed}",
             metric_value=value.value,
         )
         for row in (results.rows if results else ())
@@ -210,26 +211,13 @@ def _measured(results: Results | None) -> list[str]:
     for line in table:
         if line["encoder"] is None:
             continue
-        baselines = [
-            f"{subject} {interval_text(line[subject])}" for subject in _SUBJECTS[1:] if line[subject] is not None
-        ]
+        known = [subject for subject in _SUBJECTS[1:] if line[subject] is not None]
+        baselines = [f"{subject} {_interval(line[subject])}" for subject in known]
         lines.append(
-            f"  {line['test'].name}/{line['test'].split}, {line['protocol']}, {metric_name(line['metric'])}: "
-            f"{interval_text(line['encoder'])}; baselines: {', '.join(baselines) or 'none measured'}"
+            f"  {line['test'].name}/{line['test'].split}, {line['protocol']}, {metric_title(line['metric'])}: "
+            f"{_interval(line['encoder'])}; baselines: {', '.join(baselines) or 'none measured'}"
         )
     return lines
-
-
-def metric_name(metric: str) -> str:
-    """A metric as a reader calls it."""
-    return {"top1": "top-1 accuracy", "mean_per_class": "mean per-class accuracy"}.get(metric, metric.replace("_", " "))
-
-
-def interval_text(metric: Metric | None) -> str:
-    """`61.1 % [59.6, 62.7]`, a dash for None."""
-    if metric is None:
-        return "–"
-    return f"{100 * metric.value:.1f} % [{100 * metric.low:.1f}, {100 * metric.high:.1f}]"
 
 
 def duration_text(seconds: float | None) -> str:
@@ -239,6 +227,10 @@ def duration_text(seconds: float | None) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _interval(metric: Metric | None) -> str:
+    return interval_text(metric, " %")
 
 
 def _number(value: float | None) -> str:

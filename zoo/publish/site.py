@@ -8,14 +8,13 @@ from typing import Any
 
 from zoo.checkpoint import catalog
 from zoo.checkpoint.config import CheckpointConfig
+from zoo.checkpoint.numbers import interval_text, metric_title
 from zoo.checkpoint.results import Claim, Results
 from zoo.files import disk_errors
 from zoo.publish.card import (
     card_pictures,
     comparisons,
     duration_text,
-    interval_text,
-    metric_name,
     protocol_name,
     render_card,
     self_supervised,
@@ -129,7 +128,9 @@ def _rows(results: Results | None) -> list[dict[str, str]]:
     return [
         {
             "what": f"{row.test.name}, {protocol_name(row)}, {row.subject}",
-            "value": "; ".join(f"{metric_name(key)} {interval_text(value)}" for key, value in row.metrics.items()),
+            "value": "; ".join(
+                f"{metric_title(key)} {interval_text(value, ' %')}" for key, value in row.metrics.items()
+            ),
             "command": row.command if row.subject == "encoder" else "",
         }
         for row in (results.rows if results else ())
