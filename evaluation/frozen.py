@@ -13,8 +13,7 @@ from zoo.data.base import Dataset
 from zoo.data.splits import held_out
 from zoo.encoder import Encoder
 from zoo.errors import DataError
-from zoo.features.extract import extract, feature_key
-from zoo.files import cache_root, make_folder
+from zoo.features.extract import extract_cached
 
 
 def cached_features(
@@ -37,11 +36,10 @@ def cached_features(
     Raises:
         InputError, DataError: as `zoo.extract`.
     """
-    forward = {"precision": precision, "device": device, "batch_size": batch_size}
-    key = feature_key(encoder, dataset, **forward)
-    home = make_folder(cache_root(folder) if folder is not None else cache_root() / "features")
-    out = home / f"{key}.npy"
-    return extract(encoder, dataset, **forward, workers=workers, out=out, progress=progress).features
+    return extract_cached(
+        encoder, dataset, batch_size=batch_size, device=device, precision=precision, workers=workers, folder=folder,
+        progress=progress,
+    ).features  # fmt: skip
 
 
 #: Kinds of groups whose members are alike, the first that is known counts. A camera or a setup is shared by strangers.

@@ -18,7 +18,7 @@ from evaluation.protocols.finetune_batches import inputs_of
 from zoo.architectures.single_pixel import strided_on_one_pixel
 from zoo.data.base import Dataset
 from zoo.data.splits import held_out
-from zoo.device import resolve_precision
+from zoo.device import autocast_dtype, check_device, local_device, resolve_precision
 from zoo.encoder import Encoder
 from zoo.errors import DataError, InputError
 from zoo.features.extract import embed
@@ -61,7 +61,6 @@ SIMCLR_TRANSFER: dict[str, Any] = {
 }
 #: Appendix B.5, for 1 % of the labels (30 epochs for 10 %): learning rate 0.05 per 256 samples, no decay, no choice.
 SIMCLR_FEW_LABELS: dict[str, Any] = {"epochs": 60, "batch_size": 4096, "lr_grid": (0.8,), "weight_decay_grid": (0.0,)}
-_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class FineTuner(Protocol[FineTuneV1]):
@@ -91,7 +90,7 @@ class FineTuner(Protocol[FineTuneV1]):
         progress: Progress | None = None,
     ) -> None:
         super().__init__(settings, seed, precision=precision, progress=progress)
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = local_device() if device is None else check_device(device)
         self.asked, self.precision = precision, resolve_precision(precision, self.device)
 
     def run(self, train: Features, test: Features, held: np.ndarray | None = None) -> Outcome:
@@ -208,8 +207,8 @@ class FineTuner(Protocol[FineTuneV1]):
         return network, head, float(np.mean(losses[-max(1, steps // 10) :]))
 
     def _loss(self, network, head, x: Tensor, lengths: Tensor | None, targets: Tensor) -> Tensor:
-        reduced = self.precision != "fp32"
-        with torch.autocast(self.device.type, _DTYPES[self.precision]) if reduced else nullcontext():
+        dtype = autocast_dtype(self.precision, self.device)
+        with torch.autocast(self.device.type, dtype) if dtype is not None else nullcontext():
             x = x.to(self.device)
             h = network(x) if lengths is None else network(x, lengths.to(self.device))
         # The classifier and the loss stay in float32, whatever the network ran in.

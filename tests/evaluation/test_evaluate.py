@@ -10,14 +10,13 @@ import pytest
 import torch
 
 from evaluation.__main__ import main
-from evaluation.command import ProbeOptions, probe
+from evaluation.command import ProbeOptions, command_text, probe, read_command
 from evaluation.evaluate import evaluate
 from evaluation.floors import raw, untrained
 from evaluation.frozen import Features
 from evaluation.protocols import protocol
 from evaluation.protocols.knn import KNNProbe, KnnV1
 from evaluation.protocols.logistic import LogisticProbe, LogRegV2
-from evaluation.repeat import read_command
 from tests.zoo.checkpoints import same_weights, small_encoder, write_small
 from zoo.checkpoint.loading import load
 from zoo.checkpoint.results import read_results
@@ -137,7 +136,7 @@ def test_a_stored_command_is_read_as_the_command_line_reads_it():
     texts = [
         "NAME data/x --train-split train+val --protocol logreg,knn --k 1 5 --limit 80 --seed 3 --precision fp32",
         "NAME --suite downstream --data-root data --labels 0.5 1 --download --simclr-finetune --no-floors",
-        "NAME data/x --no-baselines --initialisations 2 --test-split=val --batch-size 8 --device cpu --workers 2 --root r",
+        "NAME data/x --no-baselines --initialisations 2 --test-split=val --batch-size 8 --device cpu --workers 2",
     ]
     for text in texts:
         encoder, data, options = read_command(f"python -m evaluation {text}")

@@ -148,7 +148,9 @@ def test_what_torch_trains_wrongly_in_bf16_on_a_cpu_is_trained_in_float32(colour
     short = FineTuneV1(steps=2, batch_size=16, lr_grid=(0.05,))
     with pytest.raises(InputError, match=r"precision bf16 on the CPU.*backbone\.layer4\.0\.conv1.*'auto' or 'fp32'"):
         FineTuner(short, precision="bf16", device="cpu").tune(deep, *colours)
-    monkeypatch.setattr("zoo.device.resolve_precision", lambda asked, _: "bf16" if asked == "auto" else asked)
+    monkeypatch.setattr(
+        "evaluation.protocols.finetune.resolve_precision", lambda asked, _: "bf16" if asked == "auto" else asked
+    )
     tuner = FineTuner(short, device="cpu")
     tuner.tune(deep, *colours)
     assert tuner.precision == "fp32"

@@ -19,7 +19,7 @@ from zoo.data.addresses import available_splits, open_dataset
 from zoo.data.base import Joined
 from zoo.data.images import ArrayImages
 from zoo.errors import DataError, UnknownNameError
-from zoo.features.extract import feature_key
+from zoo.features.extract import extract_cached
 
 PROTOCOLS = "transfer,knn,few_label,retrieval,metric_learning,clustering"
 
@@ -154,11 +154,11 @@ def test_features_are_found_again_and_only_when_nothing_changed(root, tmp_path, 
     other_weights, other_input = small_encoder(seed=1), small_encoder()
     other_input.input = other_input.input.model_copy(update={"crop_fraction": 0.875})
     keys = {
-        feature_key(encoder, train, precision="fp32"),
-        feature_key(encoder, test, precision="fp32"),
-        feature_key(encoder, train, precision="bf16"),
-        feature_key(other_weights, train, precision="fp32"),
-        feature_key(other_input, train, precision="fp32"),
+        extract_cached(encoder, train, precision="fp32", folder=tmp_path).origin,
+        extract_cached(encoder, test, precision="fp32", folder=tmp_path).origin,
+        extract_cached(encoder, train, precision="bf16", folder=tmp_path).origin,
+        extract_cached(other_weights, train, precision="fp32", folder=tmp_path).origin,
+        extract_cached(other_input, train, precision="fp32", folder=tmp_path).origin,
     }
     assert len(keys) == 5
 

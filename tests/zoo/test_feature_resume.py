@@ -92,7 +92,7 @@ class TestResume:
     def test_kill_between_renaming_and_sidecar(self, encoder, tmp_path, monkeypatch):
         data, out = Images(), tmp_path / "f.npy"
         with monkeypatch.context() as patch:
-            patch.setattr("zoo.features.table.save_sidecar", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+            patch.setattr("zoo.features.stream.save_sidecar", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
             with pytest.raises(KeyboardInterrupt):
                 extract(encoder, data, batch_size=16, out=out)
         assert out.exists()
@@ -109,7 +109,7 @@ class TestResume:
         old = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (128 + 4 * 16 * 40, old[1]))
         try:
-            with pytest.raises(DataError, match=r"the disk is full; progress is kept"):
+            with pytest.raises(DataError, match=r"File too large; progress is kept"):
                 extract(encoder, Images(), batch_size=16, out=tmp_path / "f.npy")
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, old)
@@ -128,7 +128,7 @@ import os, sys
 import torch
 torch.set_num_threads(1)
 from tests.zoo.feature_fixtures import Images, tiny_encoder
-from zoo.features import extract
+from zoo.features.extract import extract
 delay, out = float(sys.argv[1]), sys.argv[2]
 extract(tiny_encoder(), Images(delay=delay), batch_size=16, out=out)
 if "RANK" in os.environ:

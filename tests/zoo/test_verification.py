@@ -13,9 +13,9 @@ from tests.zoo.checkpoints import rebind, results_for, write_small
 from zoo.checkpoint import catalog
 from zoo.checkpoint.config import read_config
 from zoo.checkpoint.reference import check_reference, make_reference, parse_reference, reference_features
-from zoo.checkpoint.verify import verify
 from zoo.cli import main
 from zoo.errors import CheckpointError
+from zoo.publish.check import verify
 from zoo.publish.publishing import publish
 
 
@@ -132,7 +132,7 @@ def test_publishing_again_keeps_the_older_outputs_and_refuses_false_ones(publish
 
 def test_missing_card_of_an_embedded_checkpoint(published, tmp_path, monkeypatch):
     monkeypatch.setattr(catalog, "EMBEDDED", tmp_path / "zoo")
-    monkeypatch.setattr("zoo.checkpoint.verify.CARDS", tmp_path / "model_cards")
+    monkeypatch.setattr("zoo.publish.check.CARDS", tmp_path / "model_cards")
     assert failures() == [], "an installed zoo has no cards"
     (tmp_path / "model_cards").mkdir()
     assert any("is missing" in text for text in failures())

@@ -1,65 +1,78 @@
-"""Where a checkpoint's files come from."""
+"""Where a checkpoint comes from: an address is opened once, to one immutable value.
+
+`open_source(address)` gives a `Source`: the bytes of config.json, how to get the weights and small files beside it, and
+a label for messages. Nothing depends on the order in which these are asked for.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
-from zoo.checkpoint.config import MAX_CONFIG_BYTES, CheckpointConfig
-from zoo.errors import CheckpointError, ConfigError, HubError, UnknownNameError
+from zoo.checkpoint.config import MAX_CONFIG_BYTES, CheckpointConfig, Weights
+from zoo.errors import CheckpointError, ConfigError, HubError, UnknownNameError, ZooError
 
 #: Cards, results and reference outputs are far smaller.
 MAX_EXTRA_BYTES = 8 << 20
-_FORMS = "an address is a catalogue name, 'hf-hub:org/name[@revision]', 'https://host/.../NAME' or 'local-dir:path'"
+FORMS = "an address is a catalogue name, 'hf-hub:org/name[@revision]', 'https://host/.../NAME' or 'local-dir:path'"
 
 
-class Files(Protocol):
-    """Where a checkpoint's two files come from."""
+@dataclass(frozen=True)
+class Access:
+    """How files may be fetched. `cache_dir`: where they are kept; None is the default of the hub or of the zoo."""
+
+    cache_dir: Path | None = None
+    local_files_only: bool = False
+
+
+@dataclass(frozen=True)
+class Source:
+    """A checkpoint whose config.json was read.
+
+    Attributes:
+        label: names it in messages.
+        config: the bytes of config.json.
+        access: how other files are fetched.
+    """
 
     label: str
+    config: bytes
+    access: Access
 
-    def config(self) -> bytes:
-        """The bytes of config.json."""
+    @property
+    def remote(self) -> bool:
+        """Whether config.json came over the network from another machine."""
+        return True
 
-    def weights(self, name: str) -> Path:
-        """The weights file as a path that can be opened."""
+    def weights(self, wanted: Weights) -> Path:
+        """The weights file as a path that can be opened. Raises CheckpointError, HubError."""
+        raise NotImplementedError
 
     def extra(self, name: str) -> bytes | None:
-        """A small file beside them, such as results.json or reference.json; None if there is none."""
+        """A small file beside config.json, such as results.json; None if there is none. Raises ConfigError, HubError"""
+        raise NotImplementedError
 
     def advice(self, path: Path) -> str:
-        """What else to try when that file turns out wrong; may be empty."""
+        """What to try when the weights at `path` turn out wrong; may be empty."""
+        return ""
 
 
-class FolderFiles:
+@dataclass(frozen=True)
+class FolderSource(Source):
     """A checkpoint folder on this machine."""
 
-    def __init__(self, folder: Path, *, cache_dir: str | Path | None = None, local_files_only: bool = False) -> None:
-        """`cache_dir`, `local_files_only`: for weights that come from the mirrors in config.json (see `load`)."""
-        self.folder, self.label = folder, str(folder)
-        self.cache_dir, self.local_files_only = cache_dir, local_files_only
+    folder: Path
 
-    def config(self) -> bytes:
-        """The bytes of config.json. Raises ConfigError if it is missing or too large."""
-        path = self.folder / "config.json"
-        try:
-            if not path.is_file():
-                raise FileNotFoundError
-            with path.open("rb") as file:
-                return file.read(MAX_CONFIG_BYTES + 1)
-        except (FileNotFoundError, NotADirectoryError):
-            raise ConfigError(
-                f"{self.folder} is no checkpoint folder: it has no config.json. "
-                "`zoo publish RUN --name NAME` makes one from a training run"
-            ) from None
-        except OSError as error:
-            raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from None
+    @property
+    def remote(self) -> bool:
+        return False
 
-    def weights(self, name: str) -> Path:
+    def weights(self, wanted: Weights) -> Path:
         """The weights file; a link may only stay in the folder or in the Hugging Face cache around it."""
-        path = self.folder / name
+        path = self.folder / wanted.file
         target, home = path.resolve(), self.folder.resolve()
         allowed = [home] + ([home.parent.parent / "blobs"] if home.parent.name == "snapshots" else [])
         if target.parent not in allowed:
@@ -67,53 +80,77 @@ class FolderFiles:
         return path
 
     def extra(self, name: str) -> bytes | None:
-        """The bytes of a small file in the folder, None if it is missing. Raises ConfigError."""
         path = self.folder / name
-        try:
-            with path.open("rb") as file:
-                content = file.read(MAX_EXTRA_BYTES + 1)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from None
-        if len(content) > MAX_EXTRA_BYTES:
+        content = _read_at_most(path, MAX_EXTRA_BYTES)
+        if content is not None and len(content) > MAX_EXTRA_BYTES:
             raise ConfigError(f"{path} is larger than {MAX_EXTRA_BYTES} bytes; no zoo writes that")
         return content
 
-    def advice(self, path: Path) -> str:
-        """Nothing to add: the messages name the folder already."""
-        return ""
+
+def open_folder(folder: Path, access: Access | None = None) -> FolderSource:
+    """A checkpoint folder, or the `encoder/` of a run folder. Raises ConfigError if config.json is missing."""
+    if not (folder / "config.json").exists() and (folder / "recipe.yaml").is_file():
+        if not (folder / "encoder").is_dir():
+            raise ConfigError(
+                f"the run {folder} has no encoder yet; train it to its end, or write the encoder of its last state "
+                f"with `python -m training {folder}/recipe.yaml --out {folder} --export`"
+            )
+        folder = folder / "encoder"
+    path = folder / "config.json"
+    config = _read_at_most(path, MAX_CONFIG_BYTES) if path.is_file() or not path.exists() else None
+    if config is None:
+        raise ConfigError(
+            f"{folder} is no checkpoint folder: it has no config.json. "
+            "`zoo publish RUN --name NAME` makes one from a training run"
+        )
+    return FolderSource(str(folder), config, access or Access(), folder)
 
 
-def locate(
+def _read_at_most(path: Path, limit: int) -> bytes | None:
+    """The first `limit + 1` bytes of a file, None if it does not exist. Raises ConfigError."""
+    try:
+        with path.open("rb") as file:
+            return file.read(limit + 1)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from None
+
+
+def open_source(
     address: str,
     *,
     revision: str | None = None,
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
-) -> Files:
-    """Where the files of `address` are (see `load`). Raises UnknownNameError, HubError."""
+) -> Source:
+    """Open `address`: find the checkpoint and read its config.json (arguments as in `zoo.load`).
+
+    Raises:
+        UnknownNameError: no such checkpoint, or not an address.
+        ConfigError: there is no config.json.
+        HubError: the hub or host cannot be reached or does not hold it.
+    """
     if not isinstance(address, str):
         fix = f"; write 'local-dir:{address}'" if isinstance(address, os.PathLike) else ""
-        raise UnknownNameError(f"expected an address as text, got {type(address).__name__}{fix}; {_FORMS}")
+        raise UnknownNameError(f"expected an address as text, got {type(address).__name__}{fix}; {FORMS}")
+    access = Access(None if cache_dir is None else Path(cache_dir), local_files_only)
     scheme, colon, rest = address.partition(":")
     if scheme == "hf-hub" and colon:
-        from zoo.checkpoint.hub import HubFiles
+        from zoo.checkpoint.hub import open_hub
 
-        return HubFiles(rest, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
+        return open_hub(rest, access, revision=revision)
     if scheme in ("http", "https") and not re.match(r"https?://huggingface\.co/", address):
-        from zoo.checkpoint.web import HttpFiles
+        from zoo.checkpoint.web import open_web
 
-        return HttpFiles(address, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
+        return open_web(address, access, revision=revision)
     if revision is not None:
         raise UnknownNameError(f"{address!r} has no revisions; only hf-hub: and https:// addresses take revision=")
     if scheme == "local-dir" and colon:
         if not rest or "\0" in rest:
-            raise UnknownNameError(f"{address!r} names no folder; {_FORMS}")
-        folder = Path(rest).expanduser()
-    else:
-        folder = _published(address)
-    return FolderFiles(folder, cache_dir=cache_dir, local_files_only=local_files_only)
+            raise UnknownNameError(f"{address!r} names no folder; {FORMS}")
+        return open_folder(Path(rest).expanduser(), access)
+    return open_folder(_published(address), access)
 
 
 def _published(name: str) -> Path:
@@ -123,33 +160,73 @@ def _published(name: str) -> Path:
     if hub:
         raise UnknownNameError(f"{name!r} is a URL; write 'hf-hub:{hub[1]}'")
     if "://" in name:
-        raise UnknownNameError(f"{name!r} has an unknown scheme; {_FORMS}")
+        raise UnknownNameError(f"{name!r} has an unknown scheme; {FORMS}")
     if re.match(r"[a-z][a-z-]+:", name):
-        raise UnknownNameError(f"{name!r} has an unknown scheme; {_FORMS}")
+        raise UnknownNameError(f"{name!r} has an unknown scheme; {FORMS}")
     if "/" in name or "\\" in name or name.startswith((".", "~")):
         other = f" or 'hf-hub:{name}'" if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) else ""
         raise UnknownNameError(f"{name!r} is a path; write 'local-dir:{name}'{other}")
     return find(name)
 
 
-def _weights_path(files: Files, config: CheckpointConfig) -> Path:
-    """The weights of `files`, or of the first mirror in config.json that has them."""
+def check_mirror(address: str) -> None:
+    """Refuse an address that other machines cannot load from. Raises UnknownNameError, ConfigError."""
+    from zoo.checkpoint.download import check_url
+    from zoo.checkpoint.hub import parse_hub
+
+    if address.startswith("hf-hub:"):
+        parse_hub(address.removeprefix("hf-hub:"))
+    elif address.startswith(("http:", "https:")):
+        check_url(address)
+    else:
+        raise ConfigError(f"mirror {address!r} is on this machine only; give hf-hub:org/name@COMMIT or https://...")
+
+
+def fetch_weights(source: Source, config: CheckpointConfig) -> Path:
+    """The weights of a source, or else of the first mirror in its config.json that has them.
+
+    Raises:
+        CheckpointError, HubError: nobody has them; says why for each.
+    """
     if not config.mirrors:
-        return files.weights(config.weights.file)
+        return source.weights(config.weights)
+    from zoo.checkpoint.web import cached_weights
+
+    failures = []
     try:
-        path = files.weights(config.weights.file)
+        path = source.weights(config.weights)
         if path.exists():
             return path
-        problem = f"{path} is missing"
+        failures.append(f"{path} is missing")
     except HubError as error:
-        problem = str(error)
-    from zoo.checkpoint.download import is_loopback
-    from zoo.checkpoint.web import from_mirrors
+        failures.append(str(error))
+    if (cached := cached_weights(source.access, config.weights)) is not None:
+        return cached
+    for mirror in config.mirrors:
+        try:
+            return _from_mirror(_open_mirror(mirror, source), config.weights)
+        except ZooError as error:
+            failures.append(f"{mirror}: {error}")
+    raise HubError(f"{config.name}: no mirror has the weights. " + " | ".join(failures))
 
-    return from_mirrors(
-        config,
-        problem,
-        cache_dir=getattr(files, "cache_dir", None),
-        local_files_only=getattr(files, "local_files_only", False),
-        remote=not isinstance(files, FolderFiles) and not is_loopback(files.label),
-    )
+
+def _open_mirror(address: str, source: Source) -> Source:
+    from zoo.checkpoint.download import check_url, is_loopback
+    from zoo.checkpoint.hub import open_hub
+    from zoo.checkpoint.web import WebSource, offline
+
+    if source.access.local_files_only or offline():
+        raise HubError("the network is off")
+    if source.remote and is_loopback(address):
+        raise HubError("a config.json from the network may not point to this machine")
+    if address.startswith("hf-hub:"):
+        return open_hub(address.removeprefix("hf-hub:"), source.access)
+    # The config.json at hand says what the weights are, so that of the mirror is not asked for.
+    return WebSource(address, source.config, source.access, check_url(address))
+
+
+def _from_mirror(mirror: Source, wanted: Weights) -> Path:
+    path = mirror.weights(wanted)
+    if path.stat().st_size != wanted.bytes or hashlib.sha256(path.read_bytes()).hexdigest() != wanted.sha256:
+        raise CheckpointError("it holds another file than config.json describes")
+    return path

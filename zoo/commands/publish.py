@@ -182,10 +182,14 @@ def verify(
 ) -> None:
     """Hash, strict load, stored outputs and card of checkpoints; then the card's numbers again if the data is here."""
     from zoo.checkpoint import catalog
-    from zoo.checkpoint.verify import verify as run
+    from zoo.publish.check import stray_cards
+    from zoo.publish.check import verify as run
 
     chosen = list(catalog.folders()) if all_ or not names else names
     failed = False
+    for stray in stray_cards() if chosen is not names else []:
+        failed = True
+        print(f"FAIL {stray.text}")
     for name in chosen:
         lines = run(name)
         if not no_data and all(line.ok for line in lines) and name in catalog.folders():

@@ -18,7 +18,7 @@ import torch.distributed as dist
 
 from zoo.errors import DataError
 from zoo.features.table import FeatureTable, part_path, save_sidecar, sidecar_path
-from zoo.files import disk_error
+from zoo.files import disk_errors
 
 if TYPE_CHECKING:
     from zoo.features.run import Run
@@ -56,7 +56,7 @@ class PartFile:
             return True
         self.discard()
         needed = len(self._header) + 4 * self.shape[0] * self.shape[1]
-        try:
+        with disk_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             free = shutil.disk_usage(self.path.parent).free
             if needed > free:
@@ -66,8 +66,6 @@ class PartFile:
                 )
             self.part.write_bytes(self._header)
             self.journal.write_bytes(digest + bytes(8 * -(-self.shape[0] // self.batch_size)))
-        except OSError as error:
-            raise disk_error(self.path, error) from error
         return known is None or not resume
 
     def done(self, batches: Iterable[int]) -> set[int]:
@@ -88,12 +86,9 @@ class PartFile:
             DataError: the write failed; batches marked before it are kept.
         """
         data = np.ascontiguousarray(features, dtype="<f4").tobytes()
-        try:
+        with disk_errors(self.path, kept=f"progress is kept in {self.part.name} and the same command resumes"):
             _write_at(self.part, self._offset(batch), data)
             _write_at(self.journal, 32 + 8 * batch, _mark(data).to_bytes(8, "little"))
-        except OSError as error:
-            kept = f"progress is kept in {self.part.name} and the same command resumes"
-            raise disk_error(self.path, error, kept) from error
 
     def finish(self) -> None:
         """Make the part file durable and give it its final name; the journal stays until `discard`."""
@@ -163,7 +158,7 @@ def extract_to(run: Run, path: Path, resume: bool) -> FeatureTable:
 
 def _begin(run: Run, part: PartFile, resume: bool) -> str:
     """Prepare the part file; the hash of what the features are made from, or "" if they are finished already."""
-    origin = run.origin()
+    origin = run.origin
     if resume and part.path.exists():
         try:
             if FeatureTable.load(part.path).origin == origin:

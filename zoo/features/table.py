@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from zoo.errors import DataError
-from zoo.files import _replace
+from zoo.files import disk_errors, replacing, write_whole
 
 SUFFIXES = (".npz", ".npy", ".parquet")
 FORMAT = "encoder-zoo-features-1"
@@ -107,7 +107,8 @@ def feature_path(path: str | os.PathLike[str]) -> Path:
 
 def save(table: FeatureTable, path: Path) -> None:
     """Write `table` in the format that the suffix of `path` names; replaces the file in one step."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".npz":
         _replace(path, lambda file: _write_npz(table, file))
     elif path.suffix == ".parquet":
@@ -123,7 +124,12 @@ def save_sidecar(table: FeatureTable, path: Path) -> None:
     """Write the JSON file beside the `.npy` at `path`: labels, keys and metadata."""
     labels = None if table.labels is None else table.labels.tolist()
     record = table.metadata() | {"rows": len(table), "labels": labels, "keys": list(table.keys)}
-    _replace(sidecar_path(path), lambda file: file.write(json.dumps(record).encode()))
+    write_whole(sidecar_path(path), json.dumps(record).encode())
+
+
+def _replace(path: Path, write: Callable[[BinaryIO], Any]) -> None:
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        write(file)
 
 
 def sidecar_path(path: Path) -> Path:

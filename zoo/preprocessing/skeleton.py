@@ -59,6 +59,10 @@ class SkeletonInput(Strict):
             parse_step(step)
         return value
 
+    def transform(self) -> SkeletonTransform:
+        """The preprocessing of one sequence."""
+        return SkeletonTransform(self)
+
 
 class SkeletonTransform:
     """A sequence as a dataset gives it -> `(T, bodies * joints, 3)` float32 tensor for `Encoder.forward`.

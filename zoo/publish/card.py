@@ -12,6 +12,7 @@ from zoo.checkpoint.catalog import check_measured_on, config, results
 from zoo.checkpoint.config import CheckpointConfig, StartedFrom, parse_config
 from zoo.checkpoint.numbers import interval_text, metric_title
 from zoo.checkpoint.results import Metric, Result, Results, parse_results, setting_text
+from zoo.checkpoint.sources import open_source
 
 
 def show(address: str) -> str:
@@ -25,16 +26,13 @@ def show(address: str) -> str:
         ConfigError: its files are malformed.
         HubError: the hub cannot be reached or does not hold it.
     """
-
     if ":" not in address:
         return essentials(config(address), results(address))
-    from zoo.checkpoint.sources import locate
-
-    files = locate(address)
-    found = parse_config(files.config(), files.label)
-    text = files.extra("results.json")
-    measured = None if text is None else parse_results(text, f"{files.label}: results.json")
-    check_measured_on(measured, found, f"{files.label}: results.json")
+    source = open_source(address)
+    found = parse_config(source.config, source.label)
+    text = source.extra("results.json")
+    measured = None if text is None else parse_results(text, f"{source.label}: results.json")
+    check_measured_on(measured, found, f"{source.label}: results.json")
     return essentials(found, measured)
 
 

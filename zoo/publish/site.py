@@ -10,7 +10,8 @@ from zoo.checkpoint import catalog
 from zoo.checkpoint.config import CheckpointConfig
 from zoo.checkpoint.numbers import interval_text, metric_title
 from zoo.checkpoint.results import Claim, Results
-from zoo.files import disk_errors
+from zoo.errors import CheckpointError
+from zoo.files import disk_errors, write_text
 from zoo.publish.card import (
     card_pictures,
     comparisons,
@@ -37,8 +38,6 @@ def write_site(out: str | Path, title: str = "Encoder Zoo") -> Path:
     """
     from jinja2 import Environment, StrictUndefined
 
-    from zoo.files import replacing
-
     out = Path(out)
     found = {name: (catalog.config(name), catalog.results(name)) for name in catalog.list_models()}
     entries = [_entry(name, config, results) for name, (config, results) in found.items()]
@@ -52,10 +51,9 @@ def write_site(out: str | Path, title: str = "Encoder Zoo") -> Path:
     }
     files[out / "index.html"] = template.render(title=title, entries=entries, choices=choices)
     for path, text in files.items():
-        with disk_errors(path):
+        with disk_errors(path, CheckpointError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(path) as temporary:
-                temporary.write_text(text, encoding="utf-8")
+        write_text(path, text, CheckpointError)
     return out / "index.html"
 
 
