@@ -93,7 +93,10 @@ def evaluate(
     options = {"seed": seed, "precision": precision, "device": device, "progress": progress}
     chosen = [protocol(name, (settings or {}).get(name), **options) for name in protocols]
     if train.labels is None or test.labels is None:
-        raise DataError(f"{train.name} has no labels; a probe needs them (class folders give labels)")
+        raise DataError(
+            f"{train.name} has no labels; a probe needs them (class folders give labels). `zoo look` tells "
+            "what can be told without"
+        )
     if initialisations < 1:
         raise DataError(f"the untrained network needs at least 1 initialisation, got {initialisations}")
     if train.class_names != test.class_names:
