@@ -20,6 +20,7 @@ from PIL import Image, ImageEnhance, ImageOps
 
 import zoo
 from evaluation.evaluate import limited
+from evaluation.frozen import cached_features
 from evaluation.look.duplicates import near_duplicates, thumbnails_of
 from evaluation.look.labels import check_labels
 from evaluation.look.outliers import outliers
@@ -150,7 +151,7 @@ def main() -> None:
     encoder = zoo.load(options.encoder)
     data = limited(zoo.open_dataset(options.data, options.split), options.limit, options.seed)
     with stages() as progress:
-        features = embed(encoder, data, progress=lambda done, total: progress("features", done, total))
+        features = cached_features(encoder, data, progress=lambda done, total: progress("features", done, total))
     other = zoo.open_dataset(options.foreign, "test")
     report = {
         "encoder": options.encoder,
