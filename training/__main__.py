@@ -14,9 +14,10 @@ from training.console import ConsoleReport
 from training.environment import command_line
 from training.export import draw_pictures, export_encoder
 from training.init import resolve_init
-from training.loop import Stopped, Trainer
+from training.loop import Trainer
 from training.recipe import Recipe, available_pipelines, available_recipes, pipeline_file, read_recipe
 from training.run_folder import RunFolder
+from training.watch import Stopped
 from zoo.errors import TrainingError, ZooError
 
 
