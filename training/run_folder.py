@@ -16,7 +16,7 @@ from training.pictures import draw_curves
 from training.recipe import Recipe, parse_recipe
 from training.state import has_state
 from zoo.errors import TrainingError
-from zoo.files import write_text
+from zoo.files import hold, is_held, write_text
 
 #: Keys that a resumed run may change: they steer watching and saving, not the result.
 FREE_KEYS = (
@@ -55,20 +55,9 @@ class RunFolder:
         Raises:
             TrainingError: another process does, or the folder cannot be written to.
         """
-        lock = _lock(self.path)
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock.acquire()
-        except TimeoutError:
-            raise TrainingError(
-                f"another process is training in {self.path}; wait until it ends, or give --out another folder"
-            ) from None
-        except OSError as error:
-            raise TrainingError(f"cannot write to {self.path}: {error.strerror or error}") from None
-        try:
+        busy = f"another process is training in {self.path}; wait until it ends, or give --out another folder"
+        with hold(self.path / LOCK, TrainingError, busy):
             yield
-        finally:
-            lock.release()
 
     def clear(self) -> None:
         """Delete all but the lock, which the caller holds."""
@@ -146,22 +135,7 @@ class RunFolder:
 
 def is_training(path: Path) -> bool:
     """Whether a process trains in the run folder `path` at this moment."""
-    if not (path / LOCK).exists():
-        return False
-    try:
-        with _lock(path):
-            return False
-    except TimeoutError:
-        return True
-    except OSError:  # not ours to write to, so nobody who could train here shares it with us
-        return False
-
-
-def _lock(path: Path) -> Any:
-    from filelock import FileLock
-
-    # No timeout: whoever comes second is told so at once.
-    return FileLock(path / LOCK, timeout=0)
+    return is_held(path / LOCK)
 
 
 def _differences(old: Any, new: Any) -> list[str]:

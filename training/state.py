@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any, BinaryIO
 import torch
 
 from zoo.errors import TrainingError
+from zoo.files import disk_errors, replacing
 
 LAST, PREVIOUS = "last.pt", "previous.pt"
 #: Stands before the hash at the end of a state.
@@ -36,27 +36,20 @@ def save_state(folder: Path, state: dict[str, Any]) -> None:
     Raises:
         TrainingError: the disk is full or not writable; the older states are untouched.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{LAST}.{os.getpid()}.tmp"
-    try:
-        with open(temporary, "w+b") as file:
+    kept, fix = "the last good state is kept", "free some space and run the same command again"
+    with disk_errors(folder, TrainingError):
+        folder.mkdir(parents=True, exist_ok=True)
+    with (
+        replacing(folder / LAST, TrainingError, previous=folder / PREVIOUS, kept=kept, fix=fix) as temporary,
+        open(temporary, "w+b") as file,
+    ):
+        try:
             torch.save(state, file)
-            size = file.seek(0, os.SEEK_END)
-            digest = _sha256(file, size)
-            file.seek(0, os.SEEK_END)
-            file.write(MARK + digest)
-            file.flush()
-            os.fsync(file.fileno())
-        if (folder / LAST).exists():
-            os.replace(folder / LAST, folder / PREVIOUS)
-        os.replace(temporary, folder / LAST)
-    except (OSError, RuntimeError) as error:
-        temporary.unlink(missing_ok=True)
-        free = shutil.disk_usage(folder).free
-        raise TrainingError(
-            f"cannot save the state to {folder}: {error} ({free / 1e6:.0f} MB free); "
-            "the last good state is kept: free some space and run the same command again"
-        ) from None
+        except RuntimeError as error:  # what torch's own writer makes of a full disk
+            raise OSError(str(error).splitlines()[0]) from None
+        digest = _sha256(file, file.seek(0, os.SEEK_END))
+        file.seek(0, os.SEEK_END)
+        file.write(MARK + digest)
 
 
 def has_state(folder: Path) -> bool:

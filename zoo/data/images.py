@@ -3,103 +3,116 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
-import re
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from zoo.data.base import Dataset, FileDataset
-from zoo.errors import DataError, InputError
+from zoo.errors import InputError
+from zoo.preprocessing.picture import CHANNELS, decode, file_bytes, is_tensor, to_rgb
+
+#: Endings of image files that a folder may hold, those of extras included.
+SUFFIXES = frozenset(
+    (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".tga", ".ppm", ".pgm", ".pbm")
+    + (".jp2", ".avif", ".heic", ".heif")
+)
 
 
 class ImageSequence(Dataset):
-    """A sequence of images without labels: PIL images, arrays, file paths; or one array `(N, H, W[, C])`."""
+    """A sequence of pictures without labels, each as `to_rgb` takes it; or one array or tensor of pictures.
+
+    Args:
+        images: a list of PIL images, paths, bytes, arrays or tensors; an array `(N, H, W)` or `(N, H, W, C)`; a
+            tensor `(N, C, H, W)` or `(N, H, W, C)`.
+
+    Raises:
+        InputError: no sequence, or an array that is as well a single picture.
+    """
 
     name = "images"
 
     def __init__(self, images: Sequence[Any] | np.ndarray) -> None:
-        if not (isinstance(images, np.ndarray) or hasattr(images, "__getitem__")) or not hasattr(images, "__len__"):
-            raise InputError(
-                f"expected a dataset, a folder, or a sequence of images, got {type(images).__name__}; "
-                "put a single image or a generator's images into a list"
-            )
-        if isinstance(images, np.ndarray) and images.dtype != object and images.dtype.kind != "U" and images.ndim < 3:
-            raise InputError(f"expected an array of images (N, H, W) or (N, H, W, 3), got shape {images.shape}")
-        self.images = images
+        self.images = _checked(images)
 
     @cached_property
     def keys(self) -> Sequence[str]:
         """The path of a sample that is a file, else its position."""
-        if isinstance(self.images, np.ndarray) and self.images.dtype.kind not in "OU":
+        if is_tensor(self.images) or (isinstance(self.images, np.ndarray) and self._is_numeric()):
             return [str(i) for i in range(len(self.images))]
         return [os.fspath(x) if isinstance(x, (str, os.PathLike)) else str(i) for i, x in enumerate(self.images)]
+
+    def _is_numeric(self) -> bool:
+        return self.images.dtype.kind not in "OUS"
 
     def __len__(self) -> int:
         return len(self.images)
 
     def sample(self, index: int) -> Any:
-        """A PIL image or an array.
+        """A PIL image, an array or a tensor.
 
         Raises:
             DataError: a file is missing or no image; names it.
         """
         image = self.images[index]
+        if isinstance(image, (bytes, bytearray, memoryview)):
+            return decode(bytes(image), f"sample {index}")
         if not isinstance(image, (str, os.PathLike)):
             return image
-        return decode(_file_bytes(Path(image)), os.fspath(image))
+        return decode(file_bytes(image), os.fspath(image))
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 (hex) over kind, shape and content of every image; a file counts by its bytes."""
+        """sha256 (hex) over the content of every picture: a file by its bytes, anything else by what it shows."""
         digest = hashlib.sha256()
         for index in range(len(self)):
             item = self.images[index]
             if isinstance(item, (str, os.PathLike)):
-                content, kind = _file_bytes(Path(item)), "file"
+                content, kind = file_bytes(item), "file"
+            elif isinstance(item, np.ndarray):
+                content, kind = np.ascontiguousarray(item).tobytes(), f"{item.dtype}{item.shape}"
             else:
-                array = np.ascontiguousarray(item)
-                content, kind = array.tobytes(), f"{array.dtype}{array.shape}{getattr(item, 'mode', '')}"
+                shown = to_rgb(item)
+                content, kind = shown.tobytes(), f"rgb{shown.size}"
             digest.update(f"{kind} {len(content)};".encode() + content)
         return digest.hexdigest()
 
 
-def _file_bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
+def _checked(images: Any) -> Any:
+    """`images` if they are a sequence of pictures and nothing else. Raises InputError."""
+    if isinstance(images, (dict, bytes, str)) or not (hasattr(images, "__getitem__") and hasattr(images, "__len__")):
+        raise InputError(
+            f"expected a dataset, a folder, or a sequence of images, got {type(images).__name__}; "
+            "put a single image or a generator's images into a list"
+        )
+    if not is_tensor(images) and not (isinstance(images, np.ndarray) and images.dtype.kind not in "OUS"):
+        return images
+    shape, what = tuple(images.shape), "a tensor" if is_tensor(images) else "an array"
+    if len(shape) < 3 or len(shape) > 4:
+        raise InputError(f"expected {what} of images (N, H, W) or (N, H, W, 3), got shape {shape}")
+    if len(shape) == 4:
+        if what == "an array" and shape[-1] not in CHANNELS and shape[1] in CHANNELS:
+            raise InputError(
+                f"expected an array of images (N, H, W, C), got shape {shape}; move the channels to the end: "
+                "array.transpose(0, 2, 3, 1)"
+            )
+        return images
+    if shape[-1] in CHANNELS or shape[0] == 3 or (shape[0] == 4 and what == "a tensor"):
+        raise InputError(both_readings(shape, what))
+    return images
 
 
-SUFFIXES = frozenset(
-    (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm", ".jp2", ".avif")
-)
-
-
-def decode(content: bytes, where: str) -> Image.Image:
-    """Encoded bytes -> a PIL image of the mode it was stored in, upright by its EXIF orientation.
-
-    Raises:
-        DataError: not an image, truncated, or larger than PIL's decompression-bomb limit; names `where`.
-    """
-    try:
-        image = Image.open(io.BytesIO(content))
-        image.load()
-        ImageOps.exif_transpose(image, in_place=True)
-        return image
-    except Exception as error:  # PIL's readers raise OSError, ValueError, SyntaxError, struct.error and more
-        problem = "it is empty" if not content else _problem(error)
-        raise DataError(f"{where} cannot be decoded as an image ({problem}); replace or remove it") from None
-
-
-def _problem(error: Exception) -> str:
-    # PIL prints the address of the buffer it was given, which says nothing to a reader.
-    return re.sub(r" <_io.BytesIO[^>]*>", "", str(error)) or type(error).__name__
+def both_readings(shape: tuple[int, ...], what: str = "an array") -> str:
+    """The error for a 3-d array that is one picture or many grey ones: both readings, and how to say which."""
+    one = "(H, W, C)" if shape[-1] in CHANNELS else "(C, H, W)"
+    as_one = "[x]" if shape[-1] in CHANNELS or what == "a tensor" else "[x.transpose(1, 2, 0)]"
+    return (
+        f"{what} of shape {shape} is either one picture {one} or {shape[0]} grey pictures of {shape[1]} x {shape[2]} "
+        f"pixels; write {as_one} for one picture, x[..., None] for {shape[0]} grey ones"
+    )
 
 
 class FileImages(FileDataset):

@@ -11,6 +11,7 @@ import numpy as np
 
 from zoo.data.base import Dataset, FileDataset
 from zoo.errors import DataError, InputError
+from zoo.preprocessing.picture import is_tensor
 from zoo.preprocessing.steps import untracked
 
 
@@ -82,13 +83,20 @@ class SkeletonSequence(_Skeletons):
     """A list of arrays `(T, V, C)`, or one array `(N, T, V, C)`, without labels."""
 
     def __init__(self, sequences: Sequence[np.ndarray]) -> None:
+        shape = getattr(sequences, "shape", None)
+        if shape is not None and len(shape) == 3:
+            raise InputError(
+                f"an array of shape {tuple(shape)} is one sequence (T, V, 3), expected a list of sequences or "
+                "(N, T, V, 3); write [x] for one sequence"
+            )
         if len(sequences) == 0:
             raise InputError("expected a list of skeleton sequences (T, V, 3), got an empty one")
         super().__init__("skeletons", "all", [str(i) for i in range(len(sequences))], None)
         self.sequences = sequences
 
     def sample(self, index: int) -> np.ndarray:
-        return np.asarray(self.sequences[index])
+        x = self.sequences[index]
+        return x.detach().cpu().numpy() if is_tensor(x) else np.asarray(x)
 
 
 def identical(sequences: Iterable[np.ndarray]) -> list[list[int]]:

@@ -16,11 +16,11 @@ import numpy as np
 from PIL import Image
 
 from zoo.data.base import Dataset, file_state
-from zoo.data.images import decode
 from zoo.data.reader import PathReader
 from zoo.data.readers.folder import SPLIT_FOLDERS, first_file, visible
 from zoo.errors import DataError
-from zoo.files import workers
+from zoo.device import workers
+from zoo.preprocessing.picture import decode
 
 IMAGE_NAMES = ("image", "img", "images", "png", "jpg", "jpeg", "webp", "picture", "photo")
 LABEL_NAMES = ("label", "labels", "fine_label", "class", "category", "target", "y")
