@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -180,7 +181,7 @@ def train(
 ) -> int:
     """Train a recipe, or continue its run. If the command is interrupted, run it again to resume.
 
-    Exit status: 0 done, 1 stopped early with the state saved or failed, 2 bad input.
+    Exit status: 0 done, 1 stopped early with the state saved (0 under torchrun) or failed, 2 bad input.
     """
     from training.recipe import available_pipelines, available_recipes
 
@@ -203,7 +204,8 @@ def train(
     done = run(
         recipe, changes, out=out, minutes=minutes, fresh=fresh, export=export, device=device, quiet=quiet
     )  # fmt: skip
-    return 0 if done.finished else 1
+    # torchrun takes any other status for a crash: it prints a traceback and ends the other processes.
+    return 0 if done.finished or "TORCHELASTIC_RUN_ID" in os.environ else 1
 
 
 def plan(
