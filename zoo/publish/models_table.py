@@ -23,10 +23,11 @@ def models_table() -> str:
         found, table = config(name), comparisons(results(name))
         data = found.training.dataset
         side = _input(found.input)
+        licence = data.licence.partition(" (")[0].partition(";")[0]
         cells = [
             f"[{name}](model_cards/{name}.md)", found.method.title, side, f"{found.num_features:,}",
             f"{found.weights.bytes / 1e6:.1f}", data.name.partition(" (")[0],
-            *(_accuracy(table, start) for start in PROTOCOLS.values()), data.licence.partition(" (")[0].partition(";")[0],
+            *(_accuracy(table, start) for start in PROTOCOLS.values()), licence,
         ]  # fmt: skip
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
@@ -62,4 +63,6 @@ def _accuracy(table: list[dict[str, Any]], start: str) -> str:
 
 
 def _input(input: Any) -> str:
-    return "{0} x {1} px".format(*input.size) if input.modality == "image" else f"{input.joints} joints"
+    if input.modality == "image":
+        return f"{input.size[0]} x {input.size[1]} px"
+    return f"{input.joints} joints"
