@@ -94,6 +94,11 @@ def read_verified(path: Path, weights: Weights) -> Tensor:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from None
 
 
+def size_of(path: Path) -> int:
+    """Bytes of a file, 0 if there is none."""
+    return path.stat().st_size if path.is_file() else 0
+
+
 def _missing(path: Path) -> str:
     pickles = [p.name for p in path.parent.glob("*") if p.suffix in (".pth", ".pt", ".bin", ".ckpt", ".pkl")]
     if pickles:

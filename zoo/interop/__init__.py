@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
-from zoo.architectures import build
+from zoo.checkpoint.budget import build_within
 from zoo.checkpoint.config import CheckpointConfig, DatasetRecord, Training
 from zoo.checkpoint.writing import write_checkpoint
 from zoo.encoder import Encoder
@@ -98,8 +98,9 @@ def import_checkpoint(
     except CheckpointError as error:
         raise CheckpointError(f"{file}: {error}") from None
     network = _architecture(architecture, foreign, used, dict(model_args or {}))
-    encoder = build(network, input or chosen.input)
     state = {NETWORK + ours: foreign.state[key] for key, ours in used.items()}
+    stored = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
+    encoder = build_within(network, input or chosen.input, stored)
     _fill(encoder, state, str(file), network)
     account = Account({key: NETWORK + ours for key, ours in used.items()}, left)
     config = write_checkpoint(
