@@ -24,6 +24,7 @@ from zoo.interop.layouts import LAYOUTS, Layout, layout
 from zoo.interop.reading import Foreign, read_foreign
 from zoo.preprocessing.image import ImageInput
 from zoo.strict import Architecture
+from zoo.text import quoted
 
 __all__ = ["LAYOUTS", "Account", "Layout", "import_checkpoint", "layout"]
 
@@ -137,7 +138,7 @@ def _fill(encoder: Encoder, state: dict[str, Tensor], source: str, network: Arch
         model = network.arguments["model"]
         raise CheckpointError(
             f"{source} is no {model}: {len(missing)} of its tensors are missing, {len(extra)} are not known to it, "
-            f"{len(wrong)} have another shape (first: {first!r}); choose the network with --arch"
+            f"{len(wrong)} have another shape (first: {quoted(first)}); choose the network with --arch"
         )
     encoder.load_state_dict(state, strict=True)
 
