@@ -262,8 +262,8 @@ def demo(
         return _adapt(address, where, split, most, folder, device, quiet)
 
     report = run(
-        data, encoder, out, limit, modality, adapt=None if no_adapt else adapt, picture=picture, download=download, device=device,
-        batch_size=batch_size, workers=workers, quiet=quiet,
+        data, encoder, out, limit, modality, adapt=None if no_adapt else adapt, picture=picture, download=download,
+        device=device, batch_size=batch_size, workers=workers, quiet=quiet,
     )  # fmt: skip
     if open_:
         typer.launch(str(report))
@@ -280,7 +280,8 @@ def _adapt(
     from training.run import train as run
 
     changes = [
-        f"encoder={json.dumps({'init': encoder})}", f"data.dataset={json.dumps(data)}", f"data.split={json.dumps(split)}",
+        f"encoder={json.dumps({'init': encoder})}", f"data.dataset={json.dumps(data)}",
+        f"data.split={json.dumps(split)}",
         f"data.limit={limit}",
     ]  # fmt: skip
     done = run("adapt", changes, out=folder, fresh=True, minutes=ADAPT_MINUTES, device=device, quiet=quiet)
