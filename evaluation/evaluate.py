@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,19 +12,17 @@ from typing import Any
 import numpy as np
 
 from evaluation import floors as floor_features
-from evaluation.frozen import Features, Outcome, cached_features
+from evaluation.frozen import Features, Outcome, cached_features, groups_of
 from evaluation.metrics import with_intervals
-from evaluation.protocols import EVALUATORS, HEADLINES, PROTOCOLS, protocol
-from evaluation.protocols.few_label import FewLabelProbe, FewLabelV1, metrics_over_draws
-from evaluation.protocols.finetune import FineTuner, FineTuneV1
-from zoo.checkpoint.results import DataRecord, Metric, Result
+from evaluation.paired import Scores, difference, pooled, scores_of, spread
+from evaluation.protocols import PROTOCOLS, protocol
+from evaluation.protocols.base import Progress, Protocol
+from zoo.checkpoint.results import DataRecord, Metric, Result, Versus
 from zoo.data.base import Dataset, Joined
-from zoo.data.splits import held_out
+from zoo.data.splits import at_most
 from zoo.encoder import Encoder
 from zoo.errors import DataError, UnknownNameError
 from zoo.features.extract import embed
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -35,6 +34,7 @@ class Evaluation:
         train, test: the encoder's own features.
         predicted: versioned protocol name -> the encoder's predictions `(N,)` on the test split.
         train_data, test_data: the splits as evaluated (after `limit`).
+        encoder: the encoder that was evaluated.
     """
 
     rows: tuple[Result, ...]
@@ -42,6 +42,7 @@ class Evaluation:
     test: Features
     train_data: Dataset
     test_data: Dataset
+    encoder: Encoder
     predicted: dict[str, np.ndarray] = field(default_factory=dict)
 
 
@@ -55,9 +56,13 @@ def evaluate(
     floors: bool = True,
     validation: Dataset | None = None,
     headline: str | None = None,
+    initialisations: int = 3,
     limit: int | None = None,
     seed: int = 0,
     precision: str = "auto",
+    device: str | None = None,
+    batch_size: int = 256,
+    workers: int | None = None,
     keep: str | Path | bool = False,
     command: str = "",
     progress: Progress | None = None,
@@ -72,9 +77,10 @@ def evaluate(
         floors: also the untrained network and the raw input, under the same protocols.
         validation: the official validation split: settings are chosen on it, then it joins the training split.
         headline: the metric that the field reports for this dataset, where something is classified.
+        initialisations: the untrained network is the mean over this many random initialisations.
         limit: at most this many samples a split, stratified and seeded.
         seed: of every random choice.
-        precision: of the forward pass, see `zoo.extract`.
+        precision, device, batch_size, workers: of the forward pass, see `zoo.extract`.
         keep: read features from, and leave them in, a folder (True: $ZOO_CACHE/features), mapped into memory.
         command: what a person types to repeat the numbers; stored with them.
         progress: called as `progress(what, done, total)`.
@@ -84,9 +90,12 @@ def evaluate(
     """
     if not protocols:
         raise UnknownNameError(f"no protocol was given; known: {', '.join(PROTOCOLS)}")
-    chosen = [protocol(name, **(settings or {}).get(name, {})) for name in protocols]
+    options = {"seed": seed, "precision": precision, "device": device, "progress": progress}
+    chosen = [protocol(name, (settings or {}).get(name), **options) for name in protocols]
     if train.labels is None or test.labels is None:
         raise DataError(f"{train.name} has no labels; a probe needs them (class folders give labels)")
+    if initialisations < 1:
+        raise DataError(f"the untrained network needs at least 1 initialisation, got {initialisations}")
     if train.class_names != test.class_names:
         raise DataError(
             f"the splits have different classes: {list(train.class_names)[:5]}... in {train.split}, "
@@ -103,55 +112,124 @@ def evaluate(
         before, validation = len(train), limited(validation, limit, seed)
         train = Joined([train, validation])
         held = np.arange(before, len(train), dtype=np.int64)
-    rows: list[Result] = []
+    forward = {"precision": precision, "device": device, "batch_size": batch_size, "workers": workers}
     own: tuple[Features, Features] | None = None
-    predicted: dict[str, np.ndarray] = {}
+    found: dict[str, dict[str, _Measured]] = {}
     for subject in ("encoder", "untrained", "raw") if floors else ("encoder",):
-        network = floor_features.untrained(encoder, seed) if subject == "untrained" else encoder
-        parts = [_features(subject, network, part, precision, keep, progress) for part in (train, test)]
-        for setting in chosen:
-            if isinstance(setting, FineTuneV1) and subject == "raw":  # there is no network to train
-                continue
-            if progress is not None:
-                progress(f"{setting.name} on {subject}", 0, 1)
-            started = time.perf_counter()
-            shared = {
-                "protocol": setting.name,
-                "subject": subject,
-                "modality": train.modality,
-                "train": _record(train),
-                "test": _record(test),
-                "classes": len(np.unique(train.labels)),
-                "seed": seed,
-                "command": command,
-            }
-            if isinstance(setting, FewLabelV1):
-                rows += [
-                    row.model_copy(update={"headline": headline})
-                    for row in _few_label(setting, shared, parts, seed, limit)
-                ]
-                continue
-            if isinstance(setting, FineTuneV1):
-                tuner = FineTuner(setting, seed, precision=precision, progress=progress)
-                outcome = tuner.run(network, train, test, held)
-            else:
-                outcome = EVALUATORS[setting.name](setting, seed).run(*parts, held)
-            rows.append(
-                Result(
-                    **shared,
-                    metrics=measured(outcome, parts[1].labels, seed),
-                    headline=HEADLINES.get(setting.name, headline) if headline else None,
-                    settings=setting.model_dump(mode="json", exclude={"name"}) | {"limit": limit},
-                    chosen=outcome.chosen,
-                    warnings=outcome.warnings,
-                    seconds=round(time.perf_counter() - started, 2),
-                )
-            )
-            if subject == "encoder" and outcome.predicted is not None:
-                predicted[setting.name] = outcome.predicted
-        own = own or (parts[0], parts[1])
+        collected = found.setdefault(subject, {})
+        for number in range(initialisations if subject == "untrained" else 1):
+            network = floor_features.untrained(encoder, seed + number) if subject == "untrained" else encoder
+            parts = [_features(subject, network, part, forward, keep, progress) for part in (train, test)]
+            own = own or (parts[0], parts[1])
+            for each in chosen:
+                if each.needs_network and parts[0].network is None:
+                    continue
+                if progress is not None:
+                    progress(f"{each.name} on {subject}", 0, 1)
+                started = time.perf_counter()
+                for outcome in each.outcomes(*parts, held):
+                    key = json.dumps([each.name, outcome.settings])
+                    measured = collected.setdefault(key, _Measured(each, []))
+                    measured.outcomes.append(outcome)
+                    measured.seconds += time.perf_counter() - started
+                    started = time.perf_counter()
     assert own is not None
-    return Evaluation(tuple(rows), *own, train, test, predicted)
+    shared = {
+        "modality": train.modality,
+        "train": _record(train),
+        "test": _record(test),
+        "classes": len(np.unique(train.labels)),
+        "seed": seed,
+        "command": command,
+    }
+    groups = groups_of(test)
+    rows = [
+        measured.row(subject, own[1].labels, groups, headline, limit, shared)
+        if subject != "encoder"
+        else measured.row(subject, own[1].labels, groups, headline, limit, shared).model_copy(
+            update={"versus": measured.versus({s: f[key] for s, f in found.items() if key in f}, own[1].labels, groups)}
+        )
+        for subject, collected in found.items()
+        for key, measured in collected.items()
+    ]
+    predicted = {
+        measured.protocol.name: outcome.predicted
+        for measured in found["encoder"].values()
+        for outcome in measured.outcomes
+        if outcome.predicted is not None and outcome.predicted.ndim == 1
+    }
+    return Evaluation(tuple(rows), *own, train, test, encoder, predicted)
+
+
+@dataclass
+class _Measured:
+    """What one protocol found on one subject, once per initialisation."""
+
+    protocol: Protocol
+    outcomes: list[Outcome]
+    seconds: float = 0.0
+
+    def row(
+        self,
+        subject: str,
+        labels: np.ndarray,
+        groups: np.ndarray | None,
+        headline: str | None,
+        limit: int | None,
+        shared: dict[str, Any],
+    ) -> Result:
+        """The row of a table; means over initialisations where there are several."""
+        first, seed = self.outcomes[0], self.protocol.seed
+        metrics, spreads = measured(first, labels, seed), {}
+        if len(self.outcomes) > 1:
+            scores = scores_of(self.outcomes, labels)
+            metrics = {
+                name: pooled(scores[name], _fitting(groups, scores[name]), seed)
+                if name in scores
+                else _spanned([measured(each, labels, seed)[name] for each in self.outcomes])
+                for name in metrics
+            }
+            spreads = {
+                name: spread(scores[name])
+                if name in scores
+                else tuple(measured(each, labels, seed)[name].value for each in self.outcomes)
+                for name in metrics
+            }
+        chosen = {key: [each.chosen.get(key) for each in self.outcomes] for key in first.chosen}
+        return Result(
+            protocol=self.protocol.name,
+            subject=subject,
+            metrics=metrics,
+            spread=spreads,
+            headline=(self.protocol.headline or headline) if headline else None,
+            settings=first.settings | self.protocol.recorded() | {"limit": limit},
+            chosen={key: each[0] if each.count(each[0]) == len(each) else each for key, each in chosen.items()},
+            warnings=tuple(dict.fromkeys(warning for each in self.outcomes for warning in each.warnings)),
+            seconds=round(self.seconds, 2),
+            **shared,
+        )
+
+    def versus(self, others: dict[str, _Measured], labels: np.ndarray, groups: np.ndarray | None) -> tuple[Versus, ...]:
+        """Paired differences with every other subject, for each metric that is a mean over test samples."""
+        own = scores_of(self.outcomes, labels)
+        return tuple(
+            difference(scores, theirs[name], subject, name, _fitting(groups, scores), self.protocol.seed)
+            for subject, other in others.items()
+            if other is not self
+            for theirs in [scores_of(other.outcomes, labels)]
+            for name, scores in own.items()
+        )
+
+
+def _fitting(groups: np.ndarray | None, scores: Scores) -> np.ndarray | None:
+    """The groups, where the metric is over the test samples; some protocols judge other samples."""
+    return groups if groups is not None and scores.values.shape[-1] == len(groups) else None
+
+
+def _spanned(metrics: Sequence[Metric]) -> Metric:
+    """The mean of values whose error has no samples to draw, with brackets that span all of theirs."""
+    value = float(np.mean([metric.value for metric in metrics]))
+    return Metric(value=value, low=min(m.low for m in metrics), high=max(m.high for m in metrics))
 
 
 def measured(outcome: Outcome, labels: np.ndarray, seed: int) -> dict[str, Metric]:
@@ -164,23 +242,21 @@ def limited(dataset: Dataset, limit: int | None, seed: int = 0) -> Dataset:
     """At most `limit` samples of a split, stratified and seeded; the split itself if it is smaller."""
     if limit is None or len(dataset) <= limit:
         return dataset
-    labels = dataset.labels if dataset.labels is not None else len(dataset)
-    _, kept = held_out(labels, limit / len(dataset), seed)
-    return dataset.subset(np.sort(kept))
+    return dataset.subset(at_most(dataset.labels, len(dataset), limit, seed))
 
 
 def _features(
     subject: str,
     network: Encoder,
     dataset: Dataset,
-    precision: str,
+    forward: dict[str, Any],
     keep: str | Path | bool,
     progress: Progress | None,
 ) -> Features:
     assert dataset.labels is not None
     labels = np.asarray(dataset.labels, dtype=np.int64)
     if subject == "raw":
-        return Features(floor_features.raw(network, dataset), labels)
+        return Features(floor_features.raw(network, dataset), labels, dataset, groups=groups_of(dataset))
     advance = None
     if progress is not None:
 
@@ -189,33 +265,10 @@ def _features(
 
     if keep:
         folder = None if keep is True else keep
-        return Features(cached_features(network, dataset, precision=precision, folder=folder, progress=advance), labels)
-    return Features(embed(network, dataset, precision=precision, progress=advance), labels)
-
-
-def _few_label(
-    setting: FewLabelV1,
-    shared: dict[str, Any],
-    parts: Sequence[Features],
-    seed: int,
-    limit: int | None,
-) -> list[Result]:
-    """One row per amount of labels; `shared`: the fields that do not depend on it."""
-    rows, started = [], time.perf_counter()
-    fixed = setting.model_dump(mode="json", exclude={"name", "amounts"}) | {"limit": limit}
-    for outcome in FewLabelProbe(setting, seed).outcomes(*parts):
-        rows.append(
-            Result(
-                **shared,
-                metrics=metrics_over_draws(parts[1].labels, outcome.predicted, seed),
-                settings={"labels": outcome.title, **fixed},
-                chosen={"samples": outcome.labels},
-                warnings=outcome.warnings,
-                seconds=round(time.perf_counter() - started, 2),
-            )
-        )
-        started = time.perf_counter()
-    return rows
+        found = cached_features(network, dataset, **forward, folder=folder, progress=advance)
+    else:
+        found = embed(network, dataset, **forward, progress=advance)
+    return Features(found, labels, dataset, network, groups_of(dataset))
 
 
 def _record(dataset: Dataset) -> DataRecord:

@@ -1,4 +1,4 @@
-"""What every evaluator checks before it starts."""
+"""Frozen features, what a protocol finds on them, and what every protocol checks before it starts."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from zoo.data.base import Dataset
 from zoo.data.splits import held_out
 from zoo.encoder import Encoder
 from zoo.errors import DataError
-from zoo.features.extract import extract, feature_key
-from zoo.files import cache_root, make_folder
+from zoo.features.extract import extract_cached
 
 
 def cached_features(
@@ -22,6 +21,9 @@ def cached_features(
     dataset: Dataset,
     *,
     precision: str = "auto",
+    device: str | None = None,
+    batch_size: int = 256,
+    workers: int | None = None,
     folder: str | Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
@@ -34,25 +36,42 @@ def cached_features(
     Raises:
         InputError, DataError: as `zoo.extract`.
     """
-    key = feature_key(encoder, dataset, precision=precision)
-    home = make_folder(cache_root(folder) if folder is not None else cache_root() / "features")
-    return extract(encoder, dataset, precision=precision, out=home / f"{key}.npy", progress=progress).features
+    return extract_cached(
+        encoder, dataset, batch_size=batch_size, device=device, precision=precision, workers=workers, folder=folder,
+        progress=progress,
+    ).features  # fmt: skip
 
 
+#: Kinds of groups whose members are alike, the first that is known counts. A camera or a setup is shared by strangers.
+GROUPS = ("person", "video", "product", "object")
+#: A choice over fewer groups than this is said to be uncertain.
+FEW_GROUPS = 5
 #: Rows checked at once: a table larger than memory is never copied.
 ROWS = 16_384
 
 
 @dataclass(frozen=True)
 class Features:
-    """Frozen features `(N, D)` float32, maybe a memory map, and class indices `(N,)` int64 of one split."""
+    """One split as a protocol sees it.
+
+    Attributes:
+        features: `(N, D)` float32, maybe a memory map.
+        labels: `(N,)` int64 class indices.
+        dataset: the samples themselves, for protocols that train the network; None where only features are known.
+        network: what made the features; None for raw input.
+        groups: `(N,)` int64, samples that are alike beyond their class (see `groups_of`); None where that is unknown.
+    """
 
     features: np.ndarray
     labels: np.ndarray
+    dataset: Dataset | None = None
+    network: Encoder | None = None
+    groups: np.ndarray | None = None
 
     def take(self, indices: np.ndarray) -> Features:
-        """Some of the samples."""
-        return Features(self.features[indices], self.labels[indices])
+        """Some of the samples, without the dataset behind them."""
+        groups = None if self.groups is None else self.groups[indices]
+        return Features(self.features[indices], self.labels[indices], groups=groups)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -60,23 +79,29 @@ class Features:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an evaluator found.
+    """What a protocol found.
 
     Attributes:
-        predicted: class indices `(N,)` for the test split; None where nothing is classified.
+        predicted: class indices of the test split, `(N,)`, or `(draws, N)` where the protocol draws training samples
+            several times; None where nothing is classified.
         chosen: what was selected on training data.
         warnings: sentences a reader must see next to the number.
         metrics: numbers that do not follow from `predicted`.
+        settings: what tells several outcomes of one protocol apart, such as `{"labels": "5 %"}`.
+        samples: metric -> `(M,)` values whose mean it is, one for each sample that is judged, NaN for a sample that
+            takes no part. Of the same samples for every encoder, so that encoders can be compared in pairs.
     """
 
     predicted: np.ndarray | None
     chosen: dict[str, float | int | bool]
     warnings: tuple[str, ...]
     metrics: dict[str, Metric] = field(default_factory=dict)
+    settings: dict[str, str] = field(default_factory=dict)
+    samples: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def check(train: Features, test: Features) -> tuple[str, ...]:
-    """Refuse what no evaluator can use; return warnings for what it can.
+    """Refuse what no protocol can use; return warnings for what it can.
 
     Raises:
         DataError: no labels, lengths that differ, NaN, one class only, test classes never trained on.
@@ -109,6 +134,15 @@ def check(train: Features, test: Features) -> tuple[str, ...]:
     return _warnings(train)
 
 
+def groups_of(dataset: Dataset) -> np.ndarray | None:
+    """`(N,)` group of each sample where the reader knows one of `GROUPS`, such as the person who moves; else None.
+
+    Samples of one group are alike in ways that have nothing to do with their class, so that they are no independent
+    evidence: they are held out together, and drawn together when an interval is made.
+    """
+    return next((dataset.groups[kind] for kind in GROUPS if kind in dataset.groups), None)
+
+
 def selection(labels: np.ndarray, held: np.ndarray | None, fraction: float, seed: int) -> tuple | None:
     """The part to fit on and the part to choose settings on, sorted indices; None where nothing can be held out.
 
@@ -120,6 +154,12 @@ def selection(labels: np.ndarray, held: np.ndarray | None, fraction: float, seed
     if np.bincount(labels).max() < 2:
         return None
     return held_out(labels, fraction, seed)
+
+
+def few_groups(groups: np.ndarray | None, folds: int) -> list[str]:
+    """What a reader must know of settings that were chosen on whole groups: that there were few."""
+    count = 0 if groups is None else len(np.unique(groups))
+    return [f"settings were chosen on {folds} folds of {count} groups only"] if count < FEW_GROUPS else []
 
 
 def _warnings(train: Features) -> tuple[str, ...]:
@@ -135,3 +175,26 @@ def _warnings(train: Features) -> tuple[str, ...]:
     elif constant:
         found.append(f"{constant} of {train.features.shape[1]} features are constant over the training split")
     return tuple(found)
+
+
+def standardiser(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation of each column of `(N, D)`, float64; the deviation of a constant column is infinite."""
+    mean = features.mean(axis=0, dtype=np.float64)
+    scale = features.std(axis=0, dtype=np.float64)
+    return mean, divisor(mean, scale)
+
+
+def divisor(mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:
+    """`deviation`, infinite for a constant column: that stays zero, where dividing by its rounding noise would not."""
+    return np.where(deviation > 1e-7 * np.maximum(1, np.abs(mean)), deviation, np.inf)
+
+
+def standardise(features: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """`(N, D)` float32 with the mean and deviation that `standardiser` gave."""
+    return ((features - mean.astype(np.float32)) / scale.astype(np.float32)).astype(np.float32)
+
+
+def unit(features: np.ndarray) -> np.ndarray:
+    """`(N, D)` rows scaled to length 1, float32; a row of zeros stays."""
+    x = np.asarray(features, dtype=np.float32)
+    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)

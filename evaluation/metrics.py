@@ -76,16 +76,18 @@ def mean_per_class(true: np.ndarray, predicted: np.ndarray) -> float:
 
 
 def with_intervals(true: np.ndarray, predicted: np.ndarray, seed: int = 0) -> dict[str, Metric]:
-    """`{"top1", "mean_per_class"}` with 95 % percentile bootstrap intervals.
+    """`{"top1", "mean_per_class"}` with 95 % percentile bootstrap intervals over test samples, and over draws if any.
 
     A resample draws N test samples with replacement. Because both metrics depend only on how often
     each class occurs and how often it is right, a resample is one multinomial draw over the
     (class, right or wrong) cells: the same distribution at a fraction of the work.
 
     Args:
-        true, predicted: `(N,)` class indices.
+        true: `(N,)` class indices. predicted: `(N,)`, or `(draws, N)`, of which the means are given.
         seed: of the resampling.
     """
+    if predicted.ndim == 2:
+        return _over_draws(true, predicted, seed)
     classes, inverse = np.unique(true, return_inverse=True)
     cells = np.stack([np.bincount(inverse, weights=true != predicted), np.bincount(inverse, weights=true == predicted)])
     draws = np.random.default_rng(seed).multinomial(len(true), (cells / len(true)).ravel(), size=RESAMPLES)
@@ -98,6 +100,27 @@ def with_intervals(true: np.ndarray, predicted: np.ndarray, seed: int = 0) -> di
     return {
         "top1": _metric(accuracy(true, predicted), top1),
         "mean_per_class": _metric(mean_per_class(true, predicted), per_class),
+    }
+
+
+def _over_draws(true: np.ndarray, predicted: np.ndarray, seed: int) -> dict[str, Metric]:
+    """Means over draws; a resample draws both draws and test samples with replacement."""
+    classes, which = np.unique(true, return_inverse=True)
+    member = np.eye(len(classes))[which]
+    right = (predicted == true).astype(np.float64)
+    rng = np.random.default_rng(seed)
+    top1, per_class = np.empty(RESAMPLES), np.empty(RESAMPLES)
+    for i in range(RESAMPLES):
+        chosen = rng.integers(0, len(right), len(right))
+        weight = np.bincount(rng.integers(0, len(true), len(true)), minlength=len(true))
+        share = right[chosen].mean(axis=0) * weight
+        count = weight @ member
+        top1[i] = share.sum() / len(true)
+        per_class[i] = ((share @ member)[count > 0] / count[count > 0]).mean()
+    whole = right.mean(axis=0)
+    return {
+        "top1": _metric(float(whole.mean()), top1),
+        "mean_per_class": _metric(float(((whole @ member) / member.sum(axis=0)).mean()), per_class),
     }
 
 

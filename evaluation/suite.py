@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,8 +11,9 @@ import numpy as np
 import yaml
 from pydantic import ValidationError
 
-from evaluation.evaluate import Evaluation, Progress, evaluate
+from evaluation.evaluate import Evaluation, evaluate
 from evaluation.protocols import protocol
+from evaluation.protocols.base import Progress
 from zoo.checkpoint.results import Result, Results
 from zoo.data.addresses import open_dataset
 from zoo.data.base import Dataset
@@ -83,6 +81,11 @@ class SuiteRun:
         """All results."""
         return tuple(row for evaluation in self.found.values() for row in evaluation.rows)
 
+    @property
+    def encoder(self) -> Encoder | None:
+        """The probed encoder; None where every dataset was skipped."""
+        return next((evaluation.encoder for evaluation in self.found.values()), None)
+
     def entry(self, name: str) -> Entry:
         """The entry of a dataset."""
         return next(entry for entry in self.suite.datasets if entry.name == name)
@@ -138,7 +141,7 @@ def run_suite(
     """
     suite = read_suite(name)
     for short in protocols or ():  # a typing error must not look like missing data
-        protocol(short, **(settings or {}).get(short, {}))
+        protocol(short, (settings or {}).get(short))
     if encoder.modality != "image":
         raise DataError(f"the suites hold images; {encoder.name} takes {encoder.modality} data")
     extra = tuple(_entry_of(folder) for folder in folders)
@@ -189,30 +192,6 @@ def open_entry(entry: Entry, root: str | Path | None, download: bool) -> tuple[D
         return part(entry.train), part(entry.validation) if entry.validation else None, part(entry.test)
     except DataError as error:
         raise DataError(f"{error}; or put images into {folder}/train/CLASS/ and {folder}/test/CLASS/") from None
-
-
-def as_csv(run: SuiteRun) -> str:
-    """One line per result: its headline first, then all metrics in columns, fractions of 1."""
-    metrics = list(dict.fromkeys(name for row in run.rows for name in row.metrics))
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    parts = [f"{name}{part}" for name in metrics for part in ("", "_low", "_high")]
-    writer.writerow(
-        ["dataset", "protocol", "labels", "subject", "headline", "headline_value", *parts]
-        + ["classes", "train", "test", "seed", "chosen", "warnings", "seconds", "command"]
-    )
-    for name, evaluation in run.found.items():
-        for row in evaluation.rows:
-            values = [row.metrics.get(metric) for metric in metrics]
-            own = row.metrics.get(row.headline or "")
-            writer.writerow(
-                [name, row.protocol, row.settings.get("labels", ""), row.subject, row.headline]
-                + [own.value if own else ""]
-                + [x for value in values for x in ((value.value, value.low, value.high) if value else ("", "", ""))]
-                + [row.classes, *(f"{side.split} ({side.samples})" for side in (row.train, row.test)), row.seed]
-                + [json.dumps(row.chosen), "; ".join(row.warnings), row.seconds, row.command]
-            )
-    return out.getvalue()
 
 
 def _entry_of(folder: str | Path) -> Entry:

@@ -1,0 +1,1 @@
+"""Training: makes encoders from data without labels."""

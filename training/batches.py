@@ -15,7 +15,6 @@ from zoo.data.splits import held_out
 from zoo.data.stores.pixels import pixel_view
 from zoo.data.stores.sequences import SequenceStore, sequence_store
 from zoo.errors import DataError
-from zoo.preprocessing.image import transform_for
 from zoo.preprocessing.skeleton import pad_sequences
 
 #: Data up to this share of the accelerator's free memory lives there for the whole run.
@@ -52,7 +51,7 @@ class TrainingData:
             )
         self.array: np.ndarray | SequenceStore
         if recipe.input.modality == "skeleton":
-            self.array, rows = sequence_store(self.dataset, transform_for(recipe.input), progress=progress), None
+            self.array, rows = sequence_store(self.dataset, recipe.input.transform(), progress=progress), None
         else:
             self.array, rows = pixel_view(self.dataset, recipe.store_size(), progress=progress)
         self._rows = np.arange(len(self.dataset)) if rows is None else np.asarray(rows)

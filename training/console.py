@@ -7,7 +7,10 @@ import time
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from zoo.text import printable
 
 #: Without a terminal, at most one line in this many seconds.
 LINE_SECONDS = 20.0
@@ -16,7 +19,8 @@ LINE_SECONDS = 20.0
 class ConsoleReport:
     """Progress with throughput, ETA, loss and the held-out kNN."""
 
-    def __init__(self, steps_done: int = 0) -> None:
+    def __init__(self, steps_done: int = 0, quiet: bool = False) -> None:
+        self.quiet = quiet
         self.console = Console(file=sys.stderr, highlight=False)
         self.live = self.console.is_terminal
         self._progress = Progress(
@@ -28,7 +32,7 @@ class ConsoleReport:
             TimeRemainingColumn(),
             TextColumn("{task.fields[status]}"),
             console=self.console,
-            disable=not self.live,
+            disable=quiet or not self.live,
         )
         self._task: Any = None
         self._line, self._knn, self._started, self._first = 0.0, "", time.monotonic(), steps_done
@@ -43,7 +47,7 @@ class ConsoleReport:
     def start(self, name: str, step: int, total: int) -> None:
         """Begin the bar at `step` of `total`."""
         self._started, self._first = time.monotonic(), step
-        self._task = self._progress.add_task(name, total=total, completed=step, status="")
+        self._task = self._progress.add_task(escape(printable(name)), total=total, completed=step, status="")
 
     def data(self, done: int, total: int) -> None:
         """Progress of decoding the data once."""
@@ -73,5 +77,6 @@ class ConsoleReport:
         self.say(f"epoch {record['epoch']:.2f}{self._knn}")
 
     def say(self, message: str) -> None:
-        """One line."""
-        self.console.print(message, markup=False)
+        """One line, where anything is to be shown."""
+        if not self.quiet:
+            self.console.print(printable(message), markup=False)

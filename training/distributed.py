@@ -20,7 +20,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from zoo.device import _integer, local_device
+from zoo.device import local_device, whole_number
 from zoo.errors import ConfigError
 
 #: What torchrun sets for each process.
@@ -68,7 +68,7 @@ def setup(device: str = "auto") -> torch.device:
             f"{', '.join(given)} set but {', '.join(missing)} missing: start with "
             "`torchrun --nproc-per-node N -m training RECIPE`, or unset them to train in one process"
         )
-    number, world = _integer("RANK"), _integer("WORLD_SIZE")
+    number, world = whole_number("RANK"), whole_number("WORLD_SIZE")
     if not 0 <= number < world:
         raise ConfigError(f"RANK={number} must lie in 0..{world - 1} as WORLD_SIZE={world}; start with torchrun")
     if chosen.type == "cuda":

@@ -26,7 +26,7 @@ from training.run_folder import RunFolder, has_state, load_state, save_state
 from training.weight_mean import WeightMean
 from zoo.architectures import build
 from zoo.checkpoint.config import StartedFrom
-from zoo.device import choose_precision
+from zoo.device import autocast_dtype
 from zoo.encoder import Encoder
 from zoo.errors import TrainingError
 
@@ -91,7 +91,7 @@ class Trainer:
         self.parts = self._parts()
         self.steps_per_epoch = len(self.parts[0]) // recipe.batch_size
         self.total_steps = self.steps_per_epoch * recipe.epochs
-        self.dtype = choose_precision(recipe, device)
+        self.dtype = autocast_dtype(recipe.precision, device)
         labels = self.data.dataset.labels
         classes = None if labels is None else int(labels.max()) + 1
         start, self.started_from = initial_weights(recipe, folder)

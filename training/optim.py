@@ -20,36 +20,46 @@ Schedule = Literal["cosine", "constant", "steps"]
 
 
 class OptimConfig(Strict):
-    """Optimiser and learning-rate schedule.
+    """Optimizer and learning-rate schedule."""
 
-    `lr`: base learning rate; `lr_scaling` makes the peak of it: `none` lr; `linear` lr * B / 256;
-    `sqrt` lr * sqrt(B), B the global batch. SimCLR (arXiv 2002.05709, B.1): LARS with linear 0.3 or
-    sqrt 0.075; equal at B = 4096, sqrt better for small batches and few epochs.
-    `decay`: what takes `weight_decay`: `weights` leaves out norms and biases (default, and what LARS
-    needs); `weights_and_biases` leaves out norms only (SimCLR's code under SGD); `all` (MoCo, CLSA).
-    `warmup_epochs` or `warmup_fraction` (of all steps): linear from 0. `final_lr`: where cosine ends; `steps`
-    multiplies the rate by `step_factor` every `step_epochs`.
-    `momentum`: LARS, SGD and Muon. `betas`: AdamW, and Muon for what is no matrix. `trust_coefficient`: LARS.
-    `clip_grad_norm`: None is off. Muon's steps are as large as AdamW's, so that AdamW's `lr` and `weight_decay` suit it
-    (see `build_muon`); 0.95 is its usual momentum.
-    """
-
-    name: Literal["lars", "sgd", "adamw", "muon"] = "lars"
-    lr: float = Field(default=0.3, gt=0)
-    lr_scaling: Literal["none", "linear", "sqrt"] = "linear"
-    momentum: float = Field(default=0.9, ge=0, lt=1)
-    nesterov: bool = False
-    betas: tuple[float, float] = (0.9, 0.999)
-    trust_coefficient: float = Field(default=0.001, gt=0)
-    weight_decay: float = Field(default=1e-4, ge=0)
-    decay: Decay = "weights"
-    warmup_epochs: float | None = Field(default=None, ge=0)
-    warmup_fraction: float | None = Field(default=None, ge=0, lt=1)
-    schedule: Schedule = "cosine"
-    final_lr: float = Field(default=0.0, ge=0)
-    step_epochs: float | None = Field(default=None, gt=0)
-    step_factor: float = Field(default=0.1, gt=0, le=1)
-    clip_grad_norm: float | None = Field(default=None, gt=0)
+    name: Literal["lars", "sgd", "adamw", "muon"] = Field(
+        default="lars",
+        description="Optimizer. Muon's steps are as large as AdamW's, so that AdamW's lr and "
+        "weight_decay suit it (see build_muon).",
+    )
+    lr: float = Field(default=0.3, gt=0, description="Base learning rate, which lr_scaling turns into the peak.")
+    lr_scaling: Literal["none", "linear", "sqrt"] = Field(
+        default="linear",
+        description="none: lr. linear: lr * B / 256. sqrt: lr * sqrt(B), B the global batch. SimCLR "
+        "(arXiv 2002.05709, B.1) takes LARS with linear 0.3 or sqrt 0.075: equal at B = "
+        "4096, sqrt better for small batches and few epochs.",
+    )
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="Of LARS, SGD and Muon; 0.95 is usual for Muon.")
+    nesterov: bool = Field(default=False, description="Nesterov momentum, of SGD and Muon.")
+    betas: tuple[float, float] = Field(default=(0.9, 0.999), description="Of AdamW, and of Muon for what is no matrix.")
+    trust_coefficient: float = Field(default=0.001, gt=0, description="Of LARS.")
+    weight_decay: float = Field(default=1e-4, ge=0, description="Decay of the weights that the setting decay names.")
+    decay: Decay = Field(
+        default="weights",
+        description="What takes weight_decay. weights: neither norms nor biases (LARS needs this). "
+        "weights_and_biases: no norms (SimCLR's code under SGD). all: everything (MoCo, "
+        "CLSA).",
+    )
+    warmup_epochs: float | None = Field(
+        default=None, ge=0, description="Epochs in which the rate rises linearly from 0."
+    )
+    warmup_fraction: float | None = Field(
+        default=None, ge=0, lt=1, description="The same as a fraction of all steps; give one of the two."
+    )
+    schedule: Schedule = Field(default="cosine", description="Shape of the learning rate after the warm-up.")
+    final_lr: float = Field(default=0.0, ge=0, description="Rate at which the cosine ends.")
+    step_epochs: float | None = Field(default=None, gt=0, description="Epochs between two steps of schedule steps.")
+    step_factor: float = Field(
+        default=0.1, gt=0, le=1, description="Factor on the rate at each step of schedule steps."
+    )
+    clip_grad_norm: float | None = Field(
+        default=None, gt=0, description="Largest norm of the gradient of all parameters; null: no limit."
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> OptimConfig:

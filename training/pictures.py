@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from training.augment.render import denormalised, normalise_
 from zoo.architectures.attention import AttentionPool, MapEncoder
 from zoo.architectures.attention_picture import mask_over
+from zoo.files import replacing
 
 
 def draw_curves(records: list[dict[str, float]], path: Path, title: str) -> None:
@@ -37,10 +37,9 @@ def draw_curves(records: list[dict[str, float]], path: Path, title: str) -> None
         axis.remove()
     figure.suptitle(title)
     figure.tight_layout()
-    temporary = path.with_name(f".{path.stem}.tmp.png")
-    figure.savefig(temporary, dpi=110)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=110, format="png")
     plt.close(figure)
-    os.replace(temporary, path)
 
 
 def _panel_order(key: str) -> tuple[int, str]:
@@ -113,10 +112,9 @@ def draw_rows(path: Path, rows: Sequence[np.ndarray], names: Sequence[str], titl
             axis.spines[:].set_visible(False)
         line[0].set_ylabel(name, fontsize=9)
     figure.suptitle(title, fontsize=9)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp.png")
-    figure.savefig(temporary, dpi=110)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=110, format="png")
     plt.close(figure)
-    os.replace(temporary, path)
     return path
 
 

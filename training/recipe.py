@@ -30,84 +30,113 @@ FAMILIES.setdefault("cell_supernet", "training.search.supernet:Supernet")
 
 
 class Data(Strict):
-    """Which data to train on.
+    """Which data to train on."""
 
-    `dataset`: an address of `zoo.data.addresses.open_dataset`. `held_out`: fraction of the split kept for
-    the online monitor and for choosing settings, never trained on; `held_out_groups` names whole
-    groups (subjects of skeleton data) instead. `limit`: at most this many training samples
-    (stratified). `store_size`: side in pixels at which images are decoded once and kept; by default
-    the input size, or 8/7 of it above 64 px so that crops have room.
-    `title`, `licence`: what the card says of the data, where the files themselves do not tell.
-    """
-
-    dataset: str = Field(min_length=1)
-    split: str | None = "train"
-    root: str | None = None
-    download: bool = False
-    held_out: float = Field(default=0.1, ge=0, lt=1)
-    held_out_groups: tuple[int, ...] = ()
-    limit: int | None = Field(default=None, ge=2)
-    store_size: int | None = Field(default=None, ge=8, le=4096)
-    title: str | None = None
-    licence: str | None = None
+    dataset: str = Field(min_length=1, description="Address of the data, as zoo.data.addresses.open_dataset takes it.")
+    split: str | None = Field(default="train", description="Split to train on.")
+    root: str | None = Field(
+        default=None, description="Folder in which the dataset is kept, where its address names none."
+    )
+    download: bool = Field(default=False, description="Fetch the data if they are not there.")
+    held_out: float = Field(
+        default=0.1,
+        ge=0,
+        lt=1,
+        description="Fraction of the split kept for the online monitor and for choosing settings; never trained on.",
+    )
+    held_out_groups: tuple[int, ...] = Field(
+        default=(), description="Whole groups to hold out instead, such as subjects of skeleton data."
+    )
+    limit: int | None = Field(
+        default=None,
+        ge=2,
+        description="At most this many training samples, stratified by label where there are labels.",
+    )
+    store_size: int | None = Field(
+        default=None,
+        ge=8,
+        le=4096,
+        description="Side in pixels at which images are decoded once and kept; null: the input size, "
+        "or 8/7 of it above 64 px so that crops have room.",
+    )
+    title: str | None = Field(default=None, description="Name of the data on the card, where the files do not tell.")
+    licence: str | None = Field(
+        default=None, description="Licence of the data on the card, where the files do not tell."
+    )
 
 
 class Monitor(Strict):
-    """Online kNN on held-out training samples: how often, how many samples, which k."""
+    """Online kNN on held-out training samples."""
 
-    every_epochs: float = Field(default=1.0, gt=0)
-    train_samples: int = Field(default=5000, ge=10)
-    held_out_samples: int = Field(default=1000, ge=10)
-    k: int = Field(default=20, ge=1)
+    every_epochs: float = Field(default=1.0, gt=0, description="Epochs between two measurements.")
+    train_samples: int = Field(default=5000, ge=10, description="Training samples that serve as neighbours.")
+    held_out_samples: int = Field(default=1000, ge=10, description="Held-out samples that are classified.")
+    k: int = Field(default=20, ge=1, description="Neighbours that vote.")
 
 
 class ViewSize(Strict):
-    """Up to this fraction of the training, views have this side in pixels."""
+    """One stage of a training at growing resolution."""
 
-    until: float = Field(gt=0, le=1)
-    size: int = Field(ge=8, le=4096)
+    until: float = Field(gt=0, le=1, description="Fraction of the training up to which this holds.")
+    size: int = Field(ge=8, le=4096, description="Side of the views in pixels.")
 
 
 class Start(Strict):
-    """What `encoder` may hold beside the architecture.
+    """What `encoder` may hold beside the architecture."""
 
-    `init`: address of an encoder to start from (see `training.init`). `init_sha256`: of its weights; a run writes it
-    down, and a recipe that gives it takes no others.
-    """
-
-    init: str = Field(min_length=1)
-    init_sha256: Sha256 | None = None
+    init: str = Field(
+        min_length=1,
+        description="Address of an encoder to start from, see training.init; the architecture may then be left to it.",
+    )
+    init_sha256: Sha256 | None = Field(
+        default=None,
+        description="Sha256 of the weights to start from. A run writes it down, and a recipe that "
+        "gives it takes no others.",
+    )
 
 
 class Recipe(Strict):
-    """One training run.
+    """One training run."""
 
-    `encoder`: architecture family and its arguments, and `init`, the address of an encoder to start from; with `init`
-    alone the architecture is that encoder's, and so is what `input` does not say.
-    `batch_size` counts samples per step over all processes. `accumulate` splits each process's
-    share into that many passes; a contrastive loss then sees the negatives of one pass only.
-    `view_sizes` trains at growing resolution (cheap early steps); empty means `input.size`
-    throughout. `weight_mean`: keep an exponential mean of the encoder's weights, None for none.
-    `save_minutes`: the most work a killed run loses.
-    """
-
-    name: str
-    method: dict[str, Any]
-    encoder: dict[str, Any]
-    input: Input = ImageInput()
-    data: Data
-    optim: OptimConfig
-    epochs: int = Field(ge=1)
-    batch_size: int = Field(ge=2)
-    accumulate: int = Field(default=1, ge=1)
-    view_sizes: tuple[ViewSize, ...] = ()
-    weight_mean: WeightMeanConfig | None = None
-    seed: int = Field(default=0, ge=0)
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    compile: bool = False
-    monitor: Monitor | None = Monitor()
-    log_every: int = Field(default=20, ge=1)
-    save_minutes: float = Field(default=5.0, gt=0)
+    name: str = Field(description="Name of the run, and of the checkpoint it ends in.")
+    method: dict[str, Any] = Field(description="The method's name and its settings.")
+    encoder: dict[str, Any] = Field(
+        description="Architecture family and its arguments; init, the address of an encoder to start from."
+    )
+    input: Input = Field(
+        default=ImageInput(),
+        description="Preprocessing that belongs to the weights; with encoder.init, what is not said "
+        "here is that encoder's.",
+    )
+    data: Data = Field(description="Which data to train on.")
+    optim: OptimConfig = Field(description="Optimizer and learning-rate schedule.")
+    epochs: int = Field(ge=1, description="Passes over the training samples.")
+    batch_size: int = Field(ge=2, description="Samples per step over all processes.")
+    accumulate: int = Field(
+        default=1,
+        ge=1,
+        description="Passes that each process splits its share of a step into; a contrastive loss "
+        "then sees the negatives of one pass only.",
+    )
+    view_sizes: tuple[ViewSize, ...] = Field(
+        default=(),
+        description="Train at growing resolution, so that early steps are cheap; empty: input.size throughout.",
+    )
+    weight_mean: WeightMeanConfig | None = Field(
+        default=None, description="Keep an exponential mean of the encoder's weights; null: none."
+    )
+    seed: int = Field(default=0, ge=0, description="Seed of every random draw.")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        default="auto", description="auto: bf16 where the hardware computes it fast, else fp32."
+    )
+    compile: bool = Field(default=False, description="Compile the encoders with torch.compile.")
+    monitor: Monitor | None = Field(
+        default=Monitor(), description="Online kNN on held-out training samples; null: none."
+    )
+    log_every: int = Field(default=20, ge=1, description="Steps between two records of the averages.")
+    save_minutes: float = Field(
+        default=5.0, gt=0, description="Minutes between two saved states: the most work that a killed run loses."
+    )
 
     @field_validator("name")
     @classmethod

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ from training.environment import environment
 from training.pictures import draw_curves
 from training.recipe import Recipe, parse_recipe
 from zoo.errors import TrainingError
-from zoo.files import write_text
+from zoo.files import disk_errors, hold, is_held, replacing, write_text
 
 LAST, PREVIOUS = "last.pt", "previous.pt"
 
@@ -28,23 +27,17 @@ def save_state(folder: Path, state: dict[str, Any]) -> None:
     Raises:
         TrainingError: the disk is full or not writable; the older states are untouched.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{LAST}.{os.getpid()}.tmp"
-    try:
-        with open(temporary, "wb") as file:
+    kept, fix = "the last good state is kept", "free some space and run the same command again"
+    with disk_errors(folder, TrainingError):
+        folder.mkdir(parents=True, exist_ok=True)
+    with (
+        replacing(folder / LAST, TrainingError, previous=folder / PREVIOUS, kept=kept, fix=fix) as temporary,
+        open(temporary, "wb") as file,
+    ):
+        try:
             torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        if (folder / LAST).exists():
-            os.replace(folder / LAST, folder / PREVIOUS)
-        os.replace(temporary, folder / LAST)
-    except (OSError, RuntimeError) as error:
-        temporary.unlink(missing_ok=True)
-        free = shutil.disk_usage(folder).free
-        raise TrainingError(
-            f"cannot save the state to {folder}: {error} ({free / 1e6:.0f} MB free); "
-            "the last good state is kept: free some space and run the same command again"
-        ) from None
+        except RuntimeError as error:  # what torch's own writer makes of a full disk
+            raise OSError(str(error).splitlines()[0]) from None
 
 
 def has_state(folder: Path) -> bool:
@@ -113,20 +106,9 @@ class RunFolder:
         Raises:
             TrainingError: another process does, or the folder cannot be written to.
         """
-        lock = _lock(self.path)
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock.acquire()
-        except TimeoutError:
-            raise TrainingError(
-                f"another process is training in {self.path}; wait until it ends, or give --out another folder"
-            ) from None
-        except OSError as error:
-            raise TrainingError(f"cannot write to {self.path}: {error.strerror or error}") from None
-        try:
+        busy = f"another process is training in {self.path}; wait until it ends, or give --out another folder"
+        with hold(self.path / LOCK, TrainingError, busy):
             yield
-        finally:
-            lock.release()
 
     def clear(self) -> None:
         """Delete all but the lock, which the caller holds."""
@@ -204,22 +186,7 @@ class RunFolder:
 
 def is_training(path: Path) -> bool:
     """Whether a process trains in the run folder `path` at this moment."""
-    if not (path / LOCK).exists():
-        return False
-    try:
-        with _lock(path):
-            return False
-    except TimeoutError:
-        return True
-    except OSError:  # not ours to write to, so nobody who could train here shares it with us
-        return False
-
-
-def _lock(path: Path) -> Any:
-    from filelock import FileLock
-
-    # No timeout: whoever comes second is told so at once.
-    return FileLock(path / LOCK, timeout=0)
+    return is_held(path / LOCK)
 
 
 def _differences(old: Any, new: Any) -> list[str]:

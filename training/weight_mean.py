@@ -19,17 +19,19 @@ from zoo.strict import Strict
 class WeightMeanConfig(Strict):
     """An exponential mean of the encoder's weights.
 
-    After every step `mean = d * mean + (1 - d) * weights`. `decay`: d, so that the mean covers about the last
-    1 / (1 - d) steps. At step n = 1, 2, ... of a run d is at most (n - 1) / (n + 8), so that the mean covers about the
-    last ninth of a young run: first weights do not dominate a short one, and the initialisation never enters.
-    `export`: what the monitor watches and the run ends in, the `mean` or the `last` weights; a resumed run may
-    change it.
+    After every step `mean = d * mean + (1 - d) * weights`. At step n = 1, 2, ... of a run d is at most
+    (n - 1) / (n + 8), so that the mean covers about the last ninth of a young run: first weights do not dominate a
+    short one, and the initialisation never enters.
 
     Running statistics of batch norms and other floating-point buffers are averaged like weights; counters are copied.
     """
 
-    decay: float = Field(default=0.999, gt=0, lt=1)
-    export: Literal["mean", "last"] = "mean"
+    decay: float = Field(
+        default=0.999, gt=0, lt=1, description="d, so that the mean covers about the last 1 / (1 - d) steps."
+    )
+    export: Literal["mean", "last"] = Field(
+        default="mean", description="What the monitor watches and the run ends in; a resumed run may change it."
+    )
 
 
 class WeightMean:

@@ -74,9 +74,7 @@ class Encoder(nn.Module):
 
     def transform(self) -> Any:
         """Evaluation preprocessing: one PIL image, array or skeleton sequence -> what `forward` takes, unbatched."""
-        from zoo.preprocessing.image import transform_for
-
-        return transform_for(self.input)
+        return self.input.transform()
 
     def fit_to_data(self, images: Tensor) -> None:
         """Set `data_statistics` from training images, once before training starts; most families have none.

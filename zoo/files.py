@@ -6,99 +6,141 @@ import contextlib
 import ctypes
 import errno
 import os
+import re
 import secrets
 import shutil
 import tempfile
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
 
-from zoo.errors import CheckpointError, DataError, TrainingError
+from zoo.errors import CheckpointError, DataError, TrainingError, ZooError
+
+#: A temporary file younger than this, in seconds, may belong to a writer that is still at work.
+ABANDONED_AFTER = 3600
+_FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up"}
 
 
-def write_whole(path: Path, content: bytes) -> Path:
-    with replacing(path) as temporary:
+def write_whole(path: Path, content: bytes, kind: type[ZooError] = DataError) -> Path:
+    """Write a file so that a reader sees the old content or the new, never half.
+
+    Raises:
+        `kind`: as `replacing`.
+    """
+    with replacing(path, kind) as temporary:
         temporary.write_bytes(content)
     return path
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file so that a reader sees the old text or the new, never half."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise TrainingError(f"cannot write {path}: {error}") from None
-
-
-def _replace(path: Path, write: Callable[[BinaryIO], Any]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise disk_error(path, error) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def disk_error(path: Path, error: OSError, kept: str = "nothing was replaced") -> DataError:
-    """What to tell a person when writing `path` failed."""
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    reason = "the disk is full" if full else str(error)
-    return DataError(f"cannot write {path}: {reason}; {kept}. Free some space or choose another place")
-
-
-def _remove_leftovers(path: Path) -> None:
-    """Remove what killed writers of `path` left; recent ones may belong to a writer that is still at work."""
-    if not path.exists():
-        return
-    for leftover in path.parent.glob(f".{path.name}[-.]*"):
-        with suppress(FileNotFoundError):
-            if time.time() - leftover.stat().st_mtime > 3600:
-                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+def write_text(path: Path, text: str, kind: type[ZooError] = TrainingError) -> Path:
+    """`write_whole` for text, as UTF-8."""
+    return write_whole(path, text.encode(), kind)
 
 
 @contextmanager
-def disk_errors(target: Path) -> Iterator[None]:
-    """Turn an OSError of writing `target` into a CheckpointError with its fix."""
+def replacing(
+    path: Path,
+    kind: type[ZooError] = DataError,
+    *,
+    previous: Path | None = None,
+    kept: str = "what was there is untouched",
+    fix: str = "",
+) -> Iterator[Path]:
+    """A temporary path beside `path` for the caller to fill; on success the disk has it and it becomes `path`.
+
+    On any failure it is removed. Files that killed writers of `path` left are removed too.
+
+    Args:
+        kind: the error that a failing disk becomes.
+        previous: where the file that is replaced goes; None lets it go.
+        kept: what the error says is still there.
+        fix: what the error says to do, where freeing space or checking the permissions is not all.
+
+    Raises:
+        `kind`: the disk is full or cannot be written to. Errors of the zoo from the caller's block pass unchanged.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    try:
+        with disk_errors(path, kind, kept=kept, fix=fix):
+            remove_leftovers(path, older_than=ABANDONED_AFTER)
+            yield temporary
+            _sync(temporary)
+            if previous is not None and path.exists():
+                os.replace(path, previous)
+            os.replace(temporary, path)
+            _sync(path.parent)
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(folder: Path, kind: type[ZooError] = CheckpointError) -> Iterator[Path]:
+    """A new folder beside `folder` for the caller to fill; on success it takes the place of `folder` in one step.
+
+    On any failure it is removed and an older `folder` stays as it was.
+
+    Raises:
+        `kind`: the disk is full or cannot be written to. Errors of the zoo from the caller's block pass unchanged.
+    """
+    with disk_errors(folder, kind):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(folder, older_than=ABANDONED_AFTER)
+        fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        with disk_errors(folder, kind):
+            fresh.chmod(0o755)
+            yield fresh
+            for path in [*fresh.rglob("*"), fresh]:
+                _sync(path)
+            _put(fresh, folder)
+            _sync(folder.parent)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+@contextmanager
+def disk_errors(
+    target: Path, kind: type[ZooError] = DataError, *, kept: str = "what was there is untouched", fix: str = ""
+) -> Iterator[None]:
+    """Turn an OSError of writing `target` into a `kind` that says what is still there and what to do."""
     try:
         yield
+    except ZooError:
+        raise
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        fix = "free some space and write it again" if full else "check the path and its permissions"
-        raise CheckpointError(
-            f"{target} could not be written ({error.strerror or error}); what was there is untouched; {fix}"
-        ) from error
+        full = error.errno in (*_FULL, errno.EFBIG)
+        reason = _FULL.get(error.errno or 0) or error.strerror or str(error)
+        fix = fix or ("free some space and try again" if full else "check the path and its permissions")
+        raise kind(f"cannot write {target}: {reason}; {kept}; {fix}") from error
 
 
-def write_synced(path: Path, content: bytes) -> None:
-    """Write a file and wait until the disk has it. Raises OSError."""
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+def remove_leftovers(path: Path, older_than: float = 0) -> None:
+    """Remove what killed writers of `path` left behind.
+
+    Args:
+        older_than: seconds. Give 0 only while holding the lock of `path`: younger files may be in use.
+    """
+    name = re.escape(path.name)
+    left = re.compile(rf"\.{name}\.\d+(-[0-9a-f]+)?\.tmp|\.{name}-(old-)?[a-z0-9_]{{8}}")
+    with suppress(OSError):  # the folder does not exist yet, or another process removes the same files
+        for leftover in [entry for entry in path.parent.iterdir() if left.fullmatch(entry.name)]:
+            if time.time() - leftover.stat().st_mtime >= older_than:
+                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    """Wait until the disk has a file or a folder."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
-def replace_folder(fresh: Path, folder: Path) -> None:
+def _put(fresh: Path, folder: Path) -> None:
     """Put `fresh` at `folder`; an older folder ends up under the name of `fresh`, for the caller to remove."""
-    _sync_folder(fresh)
     if not folder.exists():
         fresh.rename(folder)
     elif not _exchange(fresh, folder):
@@ -110,7 +152,6 @@ def replace_folder(fresh: Path, folder: Path) -> None:
             aside.rename(folder)
             raise
         shutil.rmtree(aside, ignore_errors=True)
-    _sync_folder(folder.parent)
 
 
 def _exchange(a: Path, b: Path) -> bool:
@@ -120,6 +161,55 @@ def _exchange(a: Path, b: Path) -> bool:
         here, exchange = -100, 2
         return renameat2(here, os.fsencode(a), here, os.fsencode(b), exchange) == 0
     return False
+
+
+@contextmanager
+def locked(path: Path, kind: type[ZooError] = DataError, busy: str = "") -> Iterator[None]:
+    """Hold the lock that belongs to `path`, `NAME.lock` beside it; the system releases it if this process dies.
+
+    Args:
+        busy: what to say where another process holds the lock; empty waits for that process instead.
+
+    Raises:
+        `kind`: the lock is held (with `busy`), or the folder cannot be written to.
+    """
+    with hold(path.with_name(path.name + ".lock"), kind, busy):
+        yield
+
+
+@contextmanager
+def hold(lock_file: Path, kind: type[ZooError] = DataError, busy: str = "") -> Iterator[None]:
+    """`locked` with the lock file itself, which stays: removing it would let two processes hold two locks."""
+    from filelock import FileLock
+
+    try:
+        lock_file.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(lock_file, timeout=0 if busy else -1)
+        lock.acquire()
+    except TimeoutError:
+        raise kind(busy) from None
+    except OSError as error:
+        fix = "set ZOO_CACHE to another folder" if kind is DataError else "check the path and its permissions"
+        raise kind(f"cannot write to {lock_file.parent}: {error.strerror or error}; {fix}") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def is_held(lock_file: Path) -> bool:
+    """Whether a process holds the lock at this moment; False where the file is not ours to write to."""
+    from filelock import FileLock
+
+    if not lock_file.exists():
+        return False
+    try:
+        with FileLock(lock_file, timeout=0):
+            return False
+    except TimeoutError:
+        return True
+    except OSError:  # nobody who could hold it shares the folder with us
+        return False
 
 
 def cache_root(cache_dir: str | Path | None = None) -> Path:
@@ -143,81 +233,7 @@ def make_folder(folder: Path) -> Path:
     return folder
 
 
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, renamed to it on success and removed on any failure."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def remove_leftovers(path: Path) -> None:
-    """Remove what killed writers of `path` left behind; call it only while holding the lock of `path`."""
-    for leftover in path.parent.glob(f".{path.name}.*.tmp"):
-        leftover.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the lock that belongs to `path`; the system releases it if this process dies."""
-    from filelock import FileLock
-
-    make_folder(path.parent)
-    try:
-        lock = FileLock(path.with_name(path.name + ".lock"))
-        lock.acquire()
-    except OSError as error:
-        raise DataError(f"cannot write to {path.parent} ({error.strerror}); set ZOO_CACHE to another folder") from None
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def workers() -> int:
-    """Threads for reading and decoding: the cores this process may use, at most 16."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(16, cores)
-
-
-#: Below this many seconds per sample, threads cost more (handing over the interpreter lock) than they bring.
-WORTH_THREADS = 4e-4
-
-
-def chunks_in_order(work: Callable[[range], Any], total: int, chunk: int = 64) -> Iterator[Any]:
-    """`work(range)` over consecutive ranges of 0..total, results in order and few of them waiting.
-
-    Runs in threads, since reading, decoding and hashing release the interpreter lock, unless the
-    first range shows that the samples are tiny.
-    """
-    ranges = [range(start, min(start + chunk, total)) for start in range(0, total, chunk)]
-    started = time.perf_counter()
-    first = work(ranges[0])
-    tiny = time.perf_counter() - started < WORTH_THREADS * len(ranges[0])
-    yield first
-    if tiny or workers() == 1:
-        yield from map(work, ranges[1:])
-    else:
-        yield from _threaded(work, ranges[1:])
-
-
-def _threaded(work: Callable[[range], Any], ranges: list[range]) -> Iterator[Any]:
-    from concurrent.futures import ThreadPoolExecutor
-
-    count = workers()
-    with ThreadPoolExecutor(count) as pool:
-        pending: deque[Any] = deque()
-        try:
-            for piece in ranges:
-                pending.append(pool.submit(work, piece))
-                # A bounded window: a disk slower than the decoders must not fill the memory.
-                if len(pending) > 2 * count:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()
+def write_cache(path: Path, content: bytes) -> None:
+    """`write_whole` for what can be made again: a full or read-only cache costs time, never the answer."""
+    with contextlib.suppress(DataError):
+        write_whole(make_folder(path.parent) / path.name, content)

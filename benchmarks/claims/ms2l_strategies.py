@@ -25,11 +25,12 @@ from benchmarks.claims.study import run_folder
 from evaluation.floors import untrained
 from evaluation.metrics import compare
 from evaluation.protocols.finetune import FineTuner, FineTuneV1
-from training.__main__ import main as train
+from training.run import train
 from zoo.checkpoint.loading import load
 from zoo.checkpoint.results import Claim
 from zoo.data.addresses import open_dataset
 from zoo.encoder import Encoder
+from zoo.errors import TrainingError, ZooError
 from zoo.files import write_text
 
 #: run -> overrides of the recipe.
@@ -63,9 +64,14 @@ def main(arguments: list[str] | None = None) -> int:
     for seed in options.seeds:
         for name, changes in RUNS.items():
             run = run_folder(options.out, name, seed)
-            wanted = [options.recipe, *options.overrides, *changes, f"seed={seed}", "--run", str(run)]
-            if not (run / "encoder" / "config.json").exists() and (code := train(wanted)):
-                return code
+            wanted = [*options.overrides, *changes, f"seed={seed}"]
+            done = (run / "encoder" / "config.json").exists()
+            try:
+                if not done and not train(options.recipe, wanted, out=run).finished:
+                    return 1
+            except ZooError as error:
+                print(f"error: {error}", file=sys.stderr)
+                return 1 if isinstance(error, TrainingError) else 2
         for arm in ARMS:
             arms[arm].append(measured(options.out, arm, seed, options.split, settings)["top1"])
     training = load(f"local-dir:{run_folder(options.out, 'pretrained', options.seeds[0]) / 'encoder'}").config.training
@@ -113,7 +119,7 @@ def measured(out: Path, arm: str, seed: int, split: str, settings: FineTuneV1) -
 def fine_tuned(encoder: Encoder, data: dict, split: str, settings: FineTuneV1, seed: int) -> dict[str, float]:
     """Top-1 after fine-tuning on the first split, and what was chosen on a held-out part of it."""
     train_part, test_part = (open_dataset(data["dataset"], part, root=data["root"]) for part in parts_of(split))
-    outcome = FineTuner(settings, seed).run(encoder, train_part, test_part)
+    outcome = FineTuner(settings, seed).tune(encoder, train_part, test_part)
     return {"top1": float((outcome.predicted == np.asarray(test_part.labels)).mean()), **outcome.chosen}
 
 

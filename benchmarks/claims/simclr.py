@@ -5,7 +5,7 @@
 
 (Chen et al. 2020, arXiv 2002.05709, sections 3 to 5.) Every arm is the recipe with one thing changed; arms that come
 out as the same recipe are trained once. Frozen features are probed on the test split with 1 % and 10 % of the labels
-(few-label-v1) and all of them (logreg-v2); `--groups labels` sets the recipe as it is beside the untrained network, by
+(few-label-v1) and all of them (logreg-v3); `--groups labels` sets the recipe as it is beside the untrained network, by
 fine-tuning too. One table per group and share of labels, each arm against the group's reference, paired by seed.
 Killed, the same command goes on.
 """
@@ -107,15 +107,18 @@ class Study(claims.Study):
         splits = (open_dataset(data.dataset, split, root=data.root) for split in (data.split, "test"))
         train, test = (limited(split, options.limit) for split in splits)
         known, asked = claims.features(encoder, train), claims.features(encoder, test)
-        few = FewLabelProbe(FewLabelV1(amounts=FRACTIONS, draws=options.draws)).run(known, asked)
-        found = {_share(o.amount): float((o.predicted == asked.labels).mean()) for o in few}
+        few = FewLabelProbe(FewLabelV1(amounts=FRACTIONS, draws=options.draws)).outcomes(known, asked)
+        found = {
+            _share(fraction): float((outcome.predicted == asked.labels).mean())
+            for fraction, outcome in zip(FRACTIONS, few, strict=True)
+        }
         found[ALL] = float((LogisticProbe().run(known, asked).predicted == asked.labels).mean())
         return found | (finetuned(encoder, train, test) if _finetunes(options) else {})
 
     def measure(self, column: str, recipe: Recipe, options: argparse.Namespace) -> str:
         protocol = f"few-label-v1, mean of {options.draws} draws"
         if column == ALL:
-            protocol = "logreg-v2"
+            protocol = "logreg-v3"
         elif column.endswith("fine-tuned"):
             protocol = "SimCLR's few-label fine-tuning, one draw"
         data = recipe.data.dataset.rpartition("/")[2]
@@ -131,7 +134,7 @@ def finetuned(encoder: Encoder, train: Dataset, test: Dataset) -> claims.Scores:
         rows, _ = draw_labels(train.labels, fraction, seed=0, draw=0)
         batch = min(64, len(rows))
         settings = FineTuneV1(epochs=epochs, batch_size=batch, lr_grid=(0.05 * batch / 256,))
-        outcome = FineTuner(settings).run(encoder, train.subset(rows), test)
+        outcome = FineTuner(settings).tune(encoder, train.subset(rows), test)
         found[f"{_share(fraction)}, fine-tuned"] = float((outcome.predicted == test.labels).mean())
     return found
 

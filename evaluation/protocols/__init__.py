@@ -1,74 +1,73 @@
-"""Protocols: a name says exactly how a number was made, and every number carries one.
-
-One file per protocol. A name ends in a version. Whenever the same features would give another number, the version
-rises.
-"""
+"""Protocols: a name says exactly how a number was made, and every number carries one. One file per protocol."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import ValidationError
 
-from evaluation.protocols.clustering import Clustering, ClusteringV1
-from evaluation.protocols.few_label import FewLabelV1
-from evaluation.protocols.finetune import FineTuneV1
-from evaluation.protocols.knn import KNNProbe, KnnV1
-from evaluation.protocols.logistic import LogisticProbe, LogRegV2, TransferV1
-from evaluation.protocols.logistic_v1 import LogisticProbeV1, LogRegV1
-from evaluation.protocols.retrieval import MetricLearning, MetricLearningV1, Retrieval, RetrievalV1
+from evaluation.protocols.base import Protocol
+from evaluation.protocols.clustering import Clustering
+from evaluation.protocols.few_label import FewLabelProbe
+from evaluation.protocols.finetune import FineTuner
+from evaluation.protocols.knn import KNNProbe
+from evaluation.protocols.knn_v1 import KNNProbeV1
+from evaluation.protocols.logistic import LogisticProbe
+from evaluation.protocols.logistic_v1 import LogisticProbeV1
+from evaluation.protocols.logistic_v2 import LogisticProbeV2
+from evaluation.protocols.metric_learning import MetricLearning
+from evaluation.protocols.retrieval import Retrieval
+from evaluation.protocols.transfer import TransferProbe
 from zoo.errors import ConfigError, UnknownNameError, nearest
 from zoo.strict import first_problem
 
-#: Versioned protocol name -> the evaluator of frozen features that runs it.
-EVALUATORS: dict[str, Any] = {
-    "logreg-v2": LogisticProbe,
-    "logreg-v1": LogisticProbeV1,
-    "transfer-v1": LogisticProbe,
-    "knn-v1": KNNProbe,
-    "retrieval-v1": Retrieval,
-    "metric-learning-v1": MetricLearning,
-    "clustering-v1": Clustering,
-}
-#: What the field reports where nothing is classified.
-HEADLINES = {"retrieval-v1": "map", "metric-learning-v1": "map_at_r", "clustering-v1": "ami"}
-Protocol = LogRegV1 | LogRegV2 | KnnV1 | FewLabelV1 | RetrievalV1 | MetricLearningV1 | ClusteringV1 | FineTuneV1
-#: what `--protocol` and `evaluate` take -> settings class.
+#: What `--protocol` and `evaluate` take -> the protocol. The one place where a protocol is entered.
 PROTOCOLS: dict[str, type[Protocol]] = {
-    "logreg": LogRegV2,
-    "logreg_v1": LogRegV1,  # to repeat numbers that were measured with it
-    "transfer": TransferV1,
-    "knn": KnnV1,
-    "few_label": FewLabelV1,
-    "retrieval": RetrievalV1,
-    "metric_learning": MetricLearningV1,
-    "clustering": ClusteringV1,
-    "finetune": FineTuneV1,
+    "logreg": LogisticProbe,
+    "logreg_v2": LogisticProbeV2,  # earlier versions repeat numbers that were measured with them
+    "logreg_v1": LogisticProbeV1,
+    "transfer": TransferProbe,
+    "knn": KNNProbe,
+    "knn_v1": KNNProbeV1,
+    "few_label": FewLabelProbe,
+    "retrieval": Retrieval,
+    "metric_learning": MetricLearning,
+    "clustering": Clustering,
+    "finetune": FineTuner,
 }
 
 
-def protocol(name: str, **settings: Any) -> Protocol:
-    """The settings of a protocol by its short name, such as `"logreg"`.
+def protocol(name: str, settings: Mapping[str, Any] | None = None, **options: Any) -> Protocol:
+    """A protocol by its short name, such as `"logreg"`.
+
+    Args:
+        settings: changes to its settings. options: `seed`, `precision`, `device`, `progress`, as of `Protocol`.
 
     Raises:
         UnknownNameError: no such protocol; names the nearest. ConfigError: a setting it cannot have.
     """
     if name not in PROTOCOLS:
         raise UnknownNameError(f"unknown protocol {name!r}; {nearest(name, list(PROTOCOLS))}")
+    made = PROTOCOLS[name]
     try:
-        return PROTOCOLS[name](**settings)
+        return made(made.settings_type(**(settings or {})), **options)
     except ValidationError as error:
         raise ConfigError(f"protocol {name!r}: {first_problem(error)}") from None
 
 
 def short_name(name: str) -> str | None:
     """`"logreg-v1"` -> `"logreg_v1"`, what `--protocol` takes; None for a protocol that is no more."""
-    return next((short for short, cls in PROTOCOLS.items() if cls.model_fields["name"].default == name), None)
+    return next((short for short, each in PROTOCOLS.items() if each.name == name), None)
 
 
 def describe(name: str) -> str:
     """The text of a versioned protocol, such as `"logreg-v1"`, for reports; empty if unknown."""
-    for cls in PROTOCOLS.values():
-        if cls.model_fields["name"].default == name:
-            return " ".join((cls.__doc__ or "").split()).replace("`", "")
-    return ""
+    short = short_name(name)
+    return "" if short is None else PROTOCOLS[short].text()
+
+
+def protocol_title(name: str) -> str:
+    """`"logreg-v1"` -> `"logistic regression"`; an unknown protocol keeps its name."""
+    short = short_name(name)
+    return name if short is None else PROTOCOLS[short].title

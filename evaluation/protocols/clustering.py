@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from pydantic import Field
 
-from evaluation.frozen import Features, Outcome, check
-from evaluation.report.drawing import unit
+from evaluation.frozen import Features, Outcome, check, unit
+from evaluation.protocols.base import Protocol
 from zoo.checkpoint.results import Metric
 from zoo.data.splits import held_out
 from zoo.strict import Strict
@@ -21,20 +21,17 @@ class ClusteringV1(Strict):
     stratified.
     """
 
-    name: str = "clustering-v1"
-    restarts: int = Field(default=10, ge=1)
-    samples: int = Field(default=10_000, ge=10)
+    restarts: int = Field(default=10, ge=1, description="k-means runs, each from its own start")
+    samples: int = Field(default=10_000, ge=10, description="at most this many test samples are clustered")
 
 
-class Clustering:
-    """Protocol `clustering-v1`; see `evaluation.protocols.clustering.ClusteringV1`.
+class Clustering(Protocol[ClusteringV1]):
+    """Protocol `clustering-v1`; `ClusteringV1` says what it fixes."""
 
-    Args:
-        settings: restarts, samples. seed: of the restarts and of the draw of samples.
-    """
-
-    def __init__(self, settings: ClusteringV1 | None = None, seed: int = 0) -> None:
-        self.settings, self.seed = settings or ClusteringV1(), seed
+    name = "clustering-v1"
+    title = "k-means clustering"
+    settings_type = ClusteringV1
+    headline = "ami"
 
     def run(self, train: Features, test: Features, held: np.ndarray | None = None) -> Outcome:
         """Cluster `test`; `train` takes no part.

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import warnings as python_warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
 from pydantic import Field
 
-from evaluation.frozen import Features, check
-from evaluation.protocols.logistic_v1 import standardise, standardiser
-from zoo.checkpoint.results import Metric
+from evaluation.frozen import Features, Outcome, check, standardise, standardiser
+from evaluation.protocols.base import Protocol
 from zoo.errors import DataError
 from zoo.strict import Strict
 
@@ -26,59 +24,32 @@ class FewLabelV1(Strict):
     are not needed. `c` is fixed, as few labels leave nothing to choose on.
     """
 
-    name: str = "few-label-v1"
-    amounts: tuple[Annotated[float, Field(gt=0)], ...] = Field(default=(0.01, 0.05, 0.1, 0.2), min_length=1)
-    draws: int = Field(default=5, ge=2)
-    c: float = Field(default=0.1, gt=0)
-    max_iter: int = Field(default=500, ge=1)
+    amounts: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        default=(0.01, 0.05, 0.1, 0.2), min_length=1, description="shares of each class, or labels per class from 1 on"
+    )
+    draws: int = Field(default=5, ge=2, description="of labels, for each amount")
+    c: float = Field(default=0.1, gt=0, description="scikit-learn's C: it multiplies the sum of losses")
+    max_iter: int = Field(default=500, ge=1, description="of the optimiser, for each fit")
 
 
-RESAMPLES = 1000
+class FewLabelProbe(Protocol[FewLabelV1]):
+    """Protocol `few-label-v1`; `FewLabelV1` says what it fixes. One outcome per amount of labels."""
 
+    name = "few-label-v1"
+    title = "few labels"
+    settings_type = FewLabelV1
 
-@dataclass(frozen=True)
-class FewLabelOutcome:
-    """What one amount of labels gave.
+    def recorded(self) -> dict[str, object]:
+        """All but the amounts: each row carries its own."""
+        return self.settings.model_dump(mode="json", exclude={"amounts"})
 
-    Attributes:
-        amount: as the settings name it: a fraction below 1, or labels per class.
-        labels: how many training samples carry a label in each draw.
-        predicted: `(draws, N)` class indices of the test split.
-        warnings: what a reader must see next to the number.
-    """
-
-    amount: float
-    labels: int
-    predicted: np.ndarray
-    warnings: tuple[str, ...] = ()
-
-    @property
-    def title(self) -> str:
-        """`"5 %"` or `"5 per class"`."""
-        return f"{100 * self.amount:g} %" if self.amount < 1 else f"{self.amount:g} per class"
-
-
-class FewLabelProbe:
-    """Protocol `few-label-v1`; see `evaluation.protocols.few_label.FewLabelV1` for what it fixes.
-
-    Args:
-        settings: amounts, draws, C.
-        seed: of the draws.
-    """
-
-    def __init__(self, settings: FewLabelV1 | None = None, seed: int = 0) -> None:
-        self.settings, self.seed = settings or FewLabelV1(), seed
-
-    def run(self, train: Features, test: Features) -> list[FewLabelOutcome]:
-        """One outcome per amount. All training features, but only the drawn labels are looked at.
+    def outcomes(self, train: Features, test: Features, held: np.ndarray | None = None) -> Iterator[Outcome]:
+        """One outcome per amount, in the order of the settings. All training features, but only the drawn labels are
+        looked at; nothing is chosen, so `held` takes no part.
 
         Raises:
             DataError: see `evaluation.frozen.check`.
         """
-        return list(self.outcomes(train, test))
-
-    def outcomes(self, train: Features, test: Features) -> Iterator[FewLabelOutcome]:
-        """`run`, one amount at a time."""
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.linear_model import LogisticRegression
 
@@ -100,7 +71,14 @@ class FewLabelProbe:
                 if any(issubclass(warning.category, ConvergenceWarning) for warning in caught):
                     notes.add(f"a fit stopped at {self.settings.max_iter} iterations, before it converged")
                 predicted.append(model.predict(queries).astype(np.int64))
-            yield FewLabelOutcome(amount, counts.pop(), np.stack(predicted), (*common, *sorted(notes)))
+            warnings = (*common, *sorted(notes))
+            settings = {"labels": amount_title(amount)}
+            yield Outcome(np.stack(predicted), {"samples": counts.pop()}, warnings, settings=settings)
+
+
+def amount_title(amount: float) -> str:
+    """`"5 %"` or `"5 per class"`."""
+    return f"{100 * amount:g} %" if amount < 1 else f"{amount:g} per class"
 
 
 def draw_labels(labels: np.ndarray, amount: float, seed: int, draw: int) -> tuple[np.ndarray, int]:
@@ -128,34 +106,3 @@ def draw_labels(labels: np.ndarray, amount: float, seed: int, draw: int) -> tupl
         short += len(members) < wanted
         rows.append(members[:wanted])
     return np.sort(np.concatenate(rows)), short
-
-
-def metrics_over_draws(true: np.ndarray, predicted: np.ndarray, seed: int = 0) -> dict[str, Metric]:
-    """`{"top1", "mean_per_class"}`: mean over draws, with 95 % bootstrap intervals over draws and test samples.
-
-    Args:
-        true: `(N,)` class indices. predicted: `(draws, N)`.
-        seed: of the resampling.
-    """
-    classes, which = np.unique(true, return_inverse=True)
-    member = np.eye(len(classes))[which]
-    right = (predicted == true).astype(np.float64)
-    rng = np.random.default_rng(seed)
-    top1, per_class = np.empty(RESAMPLES), np.empty(RESAMPLES)
-    for i in range(RESAMPLES):
-        chosen = rng.integers(0, len(right), len(right))
-        weight = np.bincount(rng.integers(0, len(true), len(true)), minlength=len(true))
-        share = right[chosen].mean(axis=0) * weight
-        count = weight @ member
-        top1[i] = share.sum() / len(true)
-        per_class[i] = ((share @ member)[count > 0] / count[count > 0]).mean()
-    whole = right.mean(axis=0)
-    return {
-        "top1": _metric(whole.mean(), top1),
-        "mean_per_class": _metric(((whole @ member) / member.sum(axis=0)).mean(), per_class),
-    }
-
-
-def _metric(value: float, resampled: np.ndarray) -> Metric:
-    low, high = np.percentile(resampled, [2.5, 97.5])
-    return Metric(value=float(value), low=float(low), high=float(high))

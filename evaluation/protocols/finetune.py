@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Annotated, Any
 
@@ -13,12 +12,13 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from evaluation.frozen import Outcome
+from evaluation.frozen import Features, Outcome
+from evaluation.protocols.base import Progress, Protocol
 from evaluation.protocols.finetune_batches import inputs_of
 from zoo.architectures.single_pixel import strided_on_one_pixel
 from zoo.data.base import Dataset
 from zoo.data.splits import held_out
-from zoo.device import resolve_precision
+from zoo.device import autocast_dtype, check_device, local_device, resolve_precision
 from zoo.encoder import Encoder
 from zoo.errors import DataError, InputError
 from zoo.features.extract import embed
@@ -37,16 +37,19 @@ class FineTuneV1(Strict):
     the paper's 20,000 steps and its grid, `SIMCLR_FEW_LABELS` its setting for 1 % and 10 % of the labels.
     """
 
-    name: str = "finetune-v1"
-    steps: int = Field(default=100, ge=1)
+    steps: int = Field(default=100, ge=1, description="of the optimiser, for each setting")
     epochs: int | None = Field(default=None, ge=1, description="given: replaces `steps`")
-    batch_size: int = Field(default=32, ge=2)
-    lr_grid: tuple[Annotated[float, Field(gt=0)], ...] = Field(default=(0.01, 0.1), min_length=1)
-    weight_decay_grid: tuple[Annotated[float, Field(ge=0)], ...] = Field(default=(0.0,), min_length=1)
-    crop_scale: tuple[float, float] = (0.08, 1.0)
-    flip: bool = True
-    held_out: float = Field(default=0.1, gt=0, lt=1)
-    select_samples: int = Field(default=2_000, ge=10)
+    batch_size: int = Field(default=32, ge=2, description="samples a step")
+    lr_grid: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        default=(0.01, 0.1), min_length=1, description="learning rates to choose from"
+    )
+    weight_decay_grid: tuple[Annotated[float, Field(ge=0)], ...] = Field(
+        default=(0.0,), min_length=1, description="weight decays to choose from, divided by the learning rate"
+    )
+    crop_scale: tuple[float, float] = Field(default=(0.08, 1.0), description="share of an image that a crop keeps")
+    flip: bool = Field(default=True, description="mirror every second image")
+    held_out: float = Field(default=0.1, gt=0, lt=1, description="share of the training split that judges settings")
+    select_samples: int = Field(default=2_000, ge=10, description="at most this many samples judge settings")
 
 
 #: Appendix B.8.1: seven logarithmically spaced values each, and no weight decay at all.
@@ -58,12 +61,10 @@ SIMCLR_TRANSFER: dict[str, Any] = {
 }
 #: Appendix B.5, for 1 % of the labels (30 epochs for 10 %): learning rate 0.05 per 256 samples, no decay, no choice.
 SIMCLR_FEW_LABELS: dict[str, Any] = {"epochs": 60, "batch_size": 4096, "lr_grid": (0.8,), "weight_decay_grid": (0.0,)}
-Progress = Callable[[str, int, int], None]
-_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-class FineTuner:
-    """Protocol `finetune-v1`, for images and skeletons alike; see `evaluation.protocols.finetune.FineTuneV1`.
+class FineTuner(Protocol[FineTuneV1]):
+    """Protocol `finetune-v1`, for images and skeletons alike; `FineTuneV1` says what it fixes.
 
     Args:
         settings: steps, batch size, grids.
@@ -74,6 +75,11 @@ class FineTuner:
         progress: called as `progress(what, step, steps)`.
     """
 
+    name = "finetune-v1"
+    title = "fine-tuning"
+    settings_type = FineTuneV1
+    needs_network = True
+
     def __init__(
         self,
         settings: FineTuneV1 | None = None,
@@ -83,11 +89,17 @@ class FineTuner:
         device: str | torch.device | None = None,
         progress: Progress | None = None,
     ) -> None:
-        self.settings, self.seed, self.progress = settings or FineTuneV1(), seed, progress
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        super().__init__(settings, seed, precision=precision, progress=progress)
+        self.device = local_device() if device is None else check_device(device)
         self.asked, self.precision = precision, resolve_precision(precision, self.device)
 
-    def run(self, encoder: Encoder, train: Dataset, test: Dataset, held: np.ndarray | None = None) -> Outcome:
+    def run(self, train: Features, test: Features, held: np.ndarray | None = None) -> Outcome:
+        """As `tune`, with the network and the datasets behind the features."""
+        if train.network is None or train.dataset is None or test.dataset is None:
+            raise DataError("fine-tuning needs the network and the samples, not features alone; call FineTuner.tune")
+        return self.tune(train.network, train.dataset, test.dataset, held)
+
+    def tune(self, encoder: Encoder, train: Dataset, test: Dataset, held: np.ndarray | None = None) -> Outcome:
         """Choose learning rate and weight decay on part of `train`, train on all of it, predict `test`.
 
         Args:
@@ -195,8 +207,8 @@ class FineTuner:
         return network, head, float(np.mean(losses[-max(1, steps // 10) :]))
 
     def _loss(self, network, head, x: Tensor, lengths: Tensor | None, targets: Tensor) -> Tensor:
-        reduced = self.precision != "fp32"
-        with torch.autocast(self.device.type, _DTYPES[self.precision]) if reduced else nullcontext():
+        dtype = autocast_dtype(self.precision, self.device)
+        with torch.autocast(self.device.type, dtype) if dtype is not None else nullcontext():
             x = x.to(self.device)
             h = network(x) if lengths is None else network(x, lengths.to(self.device))
         # The classifier and the loss stay in float32, whatever the network ran in.

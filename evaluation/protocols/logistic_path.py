@@ -24,7 +24,7 @@ import torch
 from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
-from evaluation.protocols.logistic_v1 import divisor
+from evaluation.frozen import divisor
 from zoo.errors import DataError
 
 #: Tables up to this many bytes are copied once into principal directions; larger ones are streamed at every step.

@@ -8,13 +8,14 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from evaluation.frozen import Features, Outcome, check, selection
+from evaluation.frozen import Features, Outcome, check, selection, standardise, standardiser
+from evaluation.protocols.base import Protocol
 from zoo.data.splits import held_out
 from zoo.strict import Strict
 
 
 class LogRegV1(Strict):
-    """Multinomial logistic regression on frozen, standardised features; superseded by logreg-v2.
+    """Multinomial logistic regression on frozen, standardised features; superseded by logreg-v3.
 
     Features are standardised with mean and deviation of the training part. C is chosen on a
     stratified `held_out` part of the training split, from small to large with warm starts, until accuracy has
@@ -23,43 +24,21 @@ class LogRegV1(Strict):
     hundred samples) two chance falls end the search at a C that is far too small.
     """
 
-    name: str = "logreg-v1"
     c_grid: tuple[Annotated[float, Field(gt=0)], ...] = Field(
-        default=(1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0), min_length=1
+        default=(1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0), min_length=1, description="values of C to choose from"
     )
-    held_out: float = Field(default=0.1, gt=0, lt=1)
-    select_samples: int = Field(default=10_000, ge=10)
-    max_iter: int = Field(default=500, ge=1)
-    tol: float = Field(default=1e-4, gt=0)
+    held_out: float = Field(default=0.1, gt=0, lt=1, description="share of the training split that judges C")
+    select_samples: int = Field(default=10_000, ge=10, description="at most this many samples are fitted to choose C")
+    max_iter: int = Field(default=500, ge=1, description="of the optimiser, for each C")
+    tol: float = Field(default=1e-4, gt=0, description="scikit-learn's tolerance")
 
 
-def standardiser(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and deviation of each column of `(N, D)`, float64; the deviation of a constant column is infinite."""
-    mean = features.mean(axis=0, dtype=np.float64)
-    scale = features.std(axis=0, dtype=np.float64)
-    return mean, divisor(mean, scale)
+class LogisticProbeV1(Protocol[LogRegV1]):
+    """Protocol `logreg-v1`; `LogRegV1` says what it fixes."""
 
-
-def divisor(mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:
-    """`deviation`, infinite for a constant column: that stays zero, where dividing by its rounding noise would not."""
-    return np.where(deviation > 1e-7 * np.maximum(1, np.abs(mean)), deviation, np.inf)
-
-
-def standardise(features: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """`(N, D)` float32 with the mean and deviation that `standardiser` gave."""
-    return ((features - mean.astype(np.float32)) / scale.astype(np.float32)).astype(np.float32)
-
-
-class LogisticProbeV1:
-    """Protocol `logreg-v1`; see `evaluation.protocols.logistic_v1.LogRegV1` for what it fixes.
-
-    Args:
-        settings: grid, held-out fraction, iterations, tolerance.
-        seed: of the held-out split.
-    """
-
-    def __init__(self, settings: LogRegV1 | None = None, seed: int = 0) -> None:
-        self.settings, self.seed = settings or LogRegV1(), seed
+    name = "logreg-v1"
+    title = "logistic regression"
+    settings_type = LogRegV1
 
     def run(self, train: Features, test: Features, held: np.ndarray | None = None) -> Outcome:
         """Choose C on part of `train` (`held`, if given), fit on all of it, predict `test`. Test labels are not seen.

@@ -1,4 +1,4 @@
-"""Retrieval on frozen features: leave-one-out on the test split, and on the second half of the classes."""
+"""Leave-one-out retrieval on frozen features of the test split, and the rankings that other protocols share."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from evaluation.frozen import Features, Outcome, check
+from evaluation.frozen import Features, Outcome, check, unit
 from evaluation.metrics import mean_with_interval
-from evaluation.report.drawing import unit
+from evaluation.protocols.base import Protocol
 from zoo.errors import DataError
 from zoo.strict import Strict
 
@@ -23,36 +23,20 @@ class RetrievalV1(Strict):
     precision of the whole ranking. A sample alone in its class asks nothing. Intervals: bootstrap over queries.
     """
 
-    name: str = "retrieval-v1"
-    ks: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(1, 5), min_length=1)
-
-
-class MetricLearningV1(Strict):
-    """Class-disjoint metric learning: leave-one-out retrieval among all samples, of all splits, of the second half
-    of the classes (CUB-200-2011: 101-200, Stanford Cars: 99-196). The encoder is not trained on the first half.
-
-    Recall@K: share of queries with a sample of their class among the K nearest. R-precision: share of the query's
-    class among its R nearest, R being the size of the class without the query. MAP@R: mean over those R ranks of
-    precision where the class matches (Musgrave et al. 2020, arXiv 2003.08505). Intervals: bootstrap over queries.
-    """
-
-    name: str = "metric-learning-v1"
-    ks: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(1, 2, 4, 8), min_length=1)
+    ks: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(1, 5), min_length=1, description="ranks of R@k")
 
 
 #: Similarities ranked at once: bounds memory at a few hundred MiB.
 BLOCK = 1 << 23
 
 
-class Retrieval:
-    """Protocol `retrieval-v1`; see `evaluation.protocols.retrieval.RetrievalV1`.
+class Retrieval(Protocol[RetrievalV1]):
+    """Protocol `retrieval-v1`; `RetrievalV1` says what it fixes."""
 
-    Args:
-        settings: the ranks k. seed: of the bootstrap.
-    """
-
-    def __init__(self, settings: RetrievalV1 | None = None, seed: int = 0) -> None:
-        self.settings, self.seed = settings or RetrievalV1(), seed
+    name = "retrieval-v1"
+    title = "leave-one-out retrieval"
+    settings_type = RetrievalV1
+    headline = "map"
 
     def run(self, train: Features, test: Features, held: np.ndarray | None = None) -> Outcome:
         """Rank `test` against itself; `train` takes no part.
@@ -61,40 +45,9 @@ class Retrieval:
             DataError: see `evaluation.frozen.check`; or no class of the test split has two samples.
         """
         warnings = check(train, test)
-        scores, alone = ranked(test, self.settings.ks)
+        scores, _ = ranked(test, self.settings.ks)
         metrics = {f"recall_at_{k}": scores[f"hit_{k}"] for k in self.settings.ks} | {"map": scores["ap"]}
-        return _outcome(metrics, len(test), alone, warnings, self.seed)
-
-
-class MetricLearning:
-    """Protocol `metric-learning-v1`; see `evaluation.protocols.retrieval.MetricLearningV1`.
-
-    Args:
-        settings: the ranks K. seed: of the bootstrap.
-    """
-
-    def __init__(self, settings: MetricLearningV1 | None = None, seed: int = 0) -> None:
-        self.settings, self.seed = settings or MetricLearningV1(), seed
-
-    def run(self, train: Features, test: Features, held: np.ndarray | None = None) -> Outcome:
-        """Rank all samples of the second half of the classes against each other.
-
-        Raises:
-            DataError: see `evaluation.frozen.check`; or fewer than four classes.
-        """
-        warnings = check(train, test)
-        classes = np.unique(train.labels)
-        if len(classes) < 4:
-            raise DataError(f"a class-disjoint split needs at least 4 classes, {len(classes)} were given")
-        first = classes[(len(classes) + 1) // 2]
-        parts = [part.take(np.flatnonzero(part.labels >= first)) for part in (train, test)]
-        both = Features(
-            np.concatenate([part.features for part in parts]), np.concatenate([part.labels for part in parts])
-        )
-        scores, alone = ranked(both, self.settings.ks)
-        metrics = {f"recall_at_{k}": scores[f"hit_{k}"] for k in self.settings.ks}
-        metrics |= {"map_at_r": scores["map_at_r"], "r_precision": scores["r_precision"]}
-        return _outcome(metrics, len(both), alone, warnings, self.seed)
+        return ranking_outcome(metrics, test.labels, warnings, self.seed)
 
 
 def ranked(part: Features, ks: Sequence[int]) -> tuple[dict[str, np.ndarray], int]:
@@ -132,8 +85,17 @@ def ranked(part: Features, ks: Sequence[int]) -> tuple[dict[str, np.ndarray], in
     return {name: torch.cat(parts).double().numpy() for name, parts in found.items()}, len(part) - len(queries)
 
 
-def _outcome(values: dict[str, np.ndarray], samples: int, alone: int, warnings: Sequence[str], seed: int) -> Outcome:
-    if alone:
-        warnings = (*warnings, f"{alone} of {samples} samples are alone in their class and ask nothing")
+def ranking_outcome(values: dict[str, np.ndarray], labels: np.ndarray, warnings: Sequence[str], seed: int) -> Outcome:
+    """Means over queries with bootstrap intervals.
+
+    Args:
+        values: of the samples that ask, as `ranked` gives them. labels: `(N,)` of all samples.
+    """
+    asks = np.bincount(labels)[labels] > 1
+    if not asks.all():
+        warnings = (*warnings, f"{(~asks).sum()} of {len(asks)} samples are alone in their class and ask nothing")
     metrics = {name: mean_with_interval(each, seed) for name, each in values.items()}
-    return Outcome(None, {"queries": samples - alone}, tuple(warnings), metrics)
+    samples = {name: np.full(len(labels), np.nan) for name in values}
+    for name, each in values.items():
+        samples[name][asks] = each
+    return Outcome(None, {"queries": int(asks.sum())}, tuple(warnings), metrics, samples=samples)

@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 DPI = 128
 TEXT, FAINT = "#1b1f24", "#c5ccd3"
 
@@ -36,12 +34,6 @@ def class_name(class_names: Sequence[str], index: int, length: int) -> str:
     text = class_names[index] if 0 <= index < len(class_names) else f"class {index}"
     text = "".join(c if c.isprintable() else " " for c in str(text)).strip()
     return text if len(text) <= length else text[: length - 1].rstrip() + "…"
-
-
-def unit(features: np.ndarray) -> np.ndarray:
-    """`(N, D)` rows scaled to length 1, float32; a row of zeros stays."""
-    x = np.asarray(features, dtype=np.float32)
-    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
 
 
 def style() -> Any:

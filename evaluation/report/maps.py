@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.report.drawing import FAINT, TEXT, Figure, canvas, class_name, png, style, unit
+from evaluation.frozen import unit
+from evaluation.report.drawing import FAINT, TEXT, Figure, canvas, class_name, png, style
 from evaluation.report.neighbours import nearest_neighbours
 from evaluation.report.verdict import group_title, groups, subject_title
 from zoo.checkpoint.results import Result
@@ -221,7 +222,7 @@ def score_chart(rows: Sequence[Result], encoder_name: str = "", *, name: str = "
     with style():
         picture = _bars(grouped, rows, chance)
     caption = (
-        "Top-1 accuracy; whiskers are 95 % bootstrap intervals over test samples."
+        "Top-1 accuracy; whiskers are 95 % intervals over test samples."
         + (" Dotted line: guessing among equally frequent classes." if chance else "")
         + (f" Encoder: {encoder_name}." if encoder_name else "")
     )

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from evaluation.report.drawing import FAINT, Figure, canvas, class_name, png, style, unit
+from evaluation.frozen import unit
+from evaluation.report.drawing import FAINT, Figure, canvas, class_name, png, style
 from zoo.data.base import Dataset
 from zoo.errors import DataError
 from zoo.preprocessing.image import to_rgb

@@ -10,10 +10,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evaluation.report.tables import _SUPERSCRIPT, HEADERS, _plain, lines
-from evaluation.report.verdict import groups, protocol_title, verdict
+from evaluation.protocols import describe, protocol_title
+from evaluation.report.tables import CAPTION, HEADERS, lines
+from evaluation.report.verdict import groups, verdict
 from zoo.checkpoint.results import Result, setting_text
 from zoo.files import write_whole
+from zoo.text import page_text
 
 if TYPE_CHECKING:
     from evaluation.report.drawing import Figure
@@ -21,16 +23,6 @@ if TYPE_CHECKING:
 TEMPLATES = Path(__file__).parent / "templates"
 #: Figures wider than this are scrolled on a phone instead of shrunk until nobody can read them.
 WIDE = 800
-
-
-def markdown(rows: Sequence[Result], encoder_name: str = "") -> str:
-    """The table in GitHub's Markdown, footnotes below it."""
-    grouped, notes = lines(rows, encoder_name)
-    text = ["| " + " | ".join(HEADERS) + " |", "|---|---|---:|---:|---|---:|"]
-    text += ["| " + " | ".join(_plain(cell) for cell in line.cells()) + " |" for group in grouped for line in group]
-    text += [""] * bool(notes)
-    text += [f"{str(i).translate(_SUPERSCRIPT)} {_plain(note)}  " for i, note in enumerate(notes, 1)]
-    return "\n".join(text) + "\n"
 
 
 def write_report(
@@ -66,6 +58,7 @@ def write_report(
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
+        finalize=page_text,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -76,6 +69,7 @@ def write_report(
         verdict=verdict(rows),
         groups=grouped,
         headers=HEADERS[1:],
+        caption=CAPTION,
         wide=WIDE,
         warnings=warnings,
         notes=notes,
@@ -91,8 +85,6 @@ def write_report(
 
 
 def protocol_texts(rows: Sequence[Result], descriptions: Mapping[str, str] | None) -> list[dict[str, Any]]:
-    from evaluation.protocols import describe
-
     found: dict[str, dict[str, Any]] = {}
     for group in groups(rows):
         row = group[0]

@@ -8,7 +8,8 @@ import pytest
 from evaluation.__main__ import main
 from evaluation.evaluate import evaluate
 from evaluation.frozen import Features
-from evaluation.protocols.few_label import FewLabelProbe, FewLabelV1, draw_labels, metrics_over_draws
+from evaluation.metrics import with_intervals
+from evaluation.protocols.few_label import FewLabelProbe, FewLabelV1, draw_labels
 from tests.zoo.checkpoints import write_small
 from zoo.checkpoint.loading import load
 from zoo.checkpoint.results import Results, read_results
@@ -53,19 +54,19 @@ def test_an_amount_that_means_nothing_is_refused(amount):
 def test_more_labels_help():
     train, test = clusters(400, 0, 2.5), clusters(400, 1, 2.5)
     probe = FewLabelProbe(FewLabelV1(amounts=(1, 0.5)))
-    few, many = probe.run(train, test)
-    assert few.predicted.shape == (5, 400) and (few.labels, many.labels) == (4, 200)
+    few, many = probe.outcomes(train, test)
+    assert few.predicted.shape == (5, 400) and (few.chosen["samples"], many.chosen["samples"]) == (4, 200)
     assert (many.predicted == test.labels).mean() > (few.predicted == test.labels).mean() + 0.05
 
 
 def test_intervals_cover_draws_and_test_samples():
     true = np.arange(200) % 2
     same = np.tile(np.where(np.arange(200) < 150, true, 1 - true), (5, 1))
-    found = metrics_over_draws(true, same)["top1"]
+    found = with_intervals(true, same)["top1"]
     assert found.value == pytest.approx(0.75) and 0.04 < found.high - found.low < 0.18
     # Draws that differ widely make the interval wider than test sampling alone.
     mixed = np.stack([true, true, 1 - true, true, 1 - true])
-    wide = metrics_over_draws(true, mixed)["top1"]
+    wide = with_intervals(true, mixed)["top1"]
     assert wide.value == pytest.approx(0.6) and wide.high - wide.low > 0.4
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from evaluation.command import _settings, parser
+from evaluation.command import ProbeOptions
 from evaluation.evaluate import evaluate
 from evaluation.protocols import describe, protocol
 from evaluation.protocols.finetune import SIMCLR_FEW_LABELS, SIMCLR_TRANSFER, FineTuner, FineTuneV1, _trainable
@@ -39,7 +39,7 @@ def coloured(split: str, n: int, seed: int) -> ArrayImages:
 
 
 def tune(settings, data, encoder=None, **changes):
-    return FineTuner(settings, precision="fp32", **changes).run(encoder or small_encoder(), *data)
+    return FineTuner(settings, precision="fp32", **changes).tune(encoder or small_encoder(), *data)
 
 
 def test_it_learns_repeats_and_leaves_the_encoder_as_it_was(colours):
@@ -64,7 +64,7 @@ def test_the_learning_rate_is_chosen_on_held_out_samples_and_edges_are_reported(
     outcome = tune(FineTuneV1(steps=40, batch_size=16, lr_grid=(1e-9, 0.05), held_out=0.3), colours)
     assert outcome.chosen["lr"] == 0.05 and "edge of the grid" in outcome.warnings[0]
     held = np.arange(0, len(colours[0]), 5)
-    given = FineTuner(FineTuneV1(steps=2, batch_size=8), precision="fp32").run(small_encoder(), *colours, held=held)
+    given = FineTuner(FineTuneV1(steps=2, batch_size=8), precision="fp32").tune(small_encoder(), *colours, held=held)
     assert round(given.chosen["held_out_top1"] * len(held), 6) % 1 == 0
 
 
@@ -113,13 +113,13 @@ def test_batch_norm_momentum_follows_the_paper():
 
 
 def test_the_papers_grids_and_the_text_of_the_protocol():
-    paper = protocol("finetune", **SIMCLR_TRANSFER)
+    paper = protocol("finetune", SIMCLR_TRANSFER).settings
     assert (len(paper.lr_grid), len(paper.weight_decay_grid)) == (7, 8)
     assert paper.lr_grid[0] == pytest.approx(1e-4) and paper.lr_grid[-1] == pytest.approx(0.1)
-    assert protocol("finetune", **SIMCLR_FEW_LABELS).lr_grid == (0.05 * 4096 / 256,)
+    assert protocol("finetune", SIMCLR_FEW_LABELS).settings.lr_grid == (0.05 * 4096 / 256,)
     assert "B.8.1" in describe("finetune-v1")
-    options = parser().parse_args(["x", "y", "--protocol", "finetune", "--simclr-finetune"])
-    assert protocol("finetune", **_settings(options)["finetune"]) == paper
+    options = ProbeOptions(protocol="finetune", simclr_finetune=True)
+    assert protocol("finetune", options.settings()["finetune"]).settings == paper
 
 
 def test_evaluate_runs_it_beside_the_untrained_network(tmp_path, colours):
@@ -147,10 +147,12 @@ def test_what_torch_trains_wrongly_in_bf16_on_a_cpu_is_trained_in_float32(colour
     deep = build(Architecture(family="timm", arguments=arguments), small_encoder().input).eval()
     short = FineTuneV1(steps=2, batch_size=16, lr_grid=(0.05,))
     with pytest.raises(InputError, match=r"precision bf16 on the CPU.*backbone\.layer4\.0\.conv1.*'auto' or 'fp32'"):
-        FineTuner(short, precision="bf16", device="cpu").run(deep, *colours)
-    monkeypatch.setattr("zoo.device.resolve_precision", lambda asked, _: "bf16" if asked == "auto" else asked)
+        FineTuner(short, precision="bf16", device="cpu").tune(deep, *colours)
+    monkeypatch.setattr(
+        "evaluation.protocols.finetune.resolve_precision", lambda asked, _: "bf16" if asked == "auto" else asked
+    )
     tuner = FineTuner(short, device="cpu")
-    tuner.run(deep, *colours)
+    tuner.tune(deep, *colours)
     assert tuner.precision == "fp32"
-    tuner.run(small_encoder(), *colours)
+    tuner.tune(small_encoder(), *colours)
     assert tuner.precision == ("fp32" if strided_on_one_pixel(small_encoder()) else "bf16")

@@ -11,12 +11,15 @@ from zoo.errors import DataError
 
 def test_the_table_is_current(monkeypatch):
     monkeypatch.delenv("ZOO_CHECKPOINTS", raising=False)
-    text = records.FILE.read_text(encoding="utf-8")
-    assert records.render(text) == text, "run `python -m benchmarks.records`"
+    text = records.RECORDS.read_text(encoding="utf-8")
+    assert records.renewed(records.PUBLISHED, records.table()) == text, "run `python -m benchmarks.records`"
     for name in catalog.list_models():
         assert f"| `{name}` |" in text
 
 
-def test_without_marks_nothing_is_guessed():
+def test_without_marks_nothing_is_guessed(tmp_path):
+    path = tmp_path / "RECORDS.md"
+    path.write_text("# Records\n")
     with pytest.raises(DataError, match="must hold the lines"):
-        records.render("# Records\n")
+        records.renew("published", "new", path)
+    assert path.read_text() == "# Records\n"

@@ -10,7 +10,8 @@ from evaluation.frozen import Features
 from evaluation.metrics import mean_with_interval
 from evaluation.protocols import retrieval
 from evaluation.protocols.clustering import Clustering, ClusteringV1, clustering_scores
-from evaluation.protocols.retrieval import MetricLearning, MetricLearningV1, Retrieval, ranked
+from evaluation.protocols.metric_learning import MetricLearning, MetricLearningV1
+from evaluation.protocols.retrieval import Retrieval, ranked
 from tests.evaluation.test_probe import clusters
 from zoo.errors import DataError
 

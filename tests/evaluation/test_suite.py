@@ -19,7 +19,7 @@ from zoo.data.addresses import available_splits, open_dataset
 from zoo.data.base import Joined
 from zoo.data.images import ArrayImages
 from zoo.errors import DataError, UnknownNameError
-from zoo.features.extract import feature_key
+from zoo.features.extract import extract_cached
 
 PROTOCOLS = "transfer,knn,few_label,retrieval,metric_learning,clustering"
 
@@ -105,7 +105,7 @@ def test_a_folder_of_ones_own_joins_the_suite(root, tmp_path):
     assert found.rows[0].settings["k_grid"] == [1, 5, 10, 20]
     assert "bare has no train and test folders" in found.skipped[-1].reason
     assert headlines(found.rows)[0].outcome == "alone"
-    assert verdict(found) == "Measured on 1 of 12 datasets, with no floor beside the encoder."
+    assert verdict(found) == "Measured on 1 of 12 datasets, with no baseline beside the encoder."
 
 
 def test_copies_of_training_images_in_the_test_split_are_said_beside_every_number(tmp_path):
@@ -154,11 +154,11 @@ def test_features_are_found_again_and_only_when_nothing_changed(root, tmp_path, 
     other_weights, other_input = small_encoder(seed=1), small_encoder()
     other_input.input = other_input.input.model_copy(update={"crop_fraction": 0.875})
     keys = {
-        feature_key(encoder, train, precision="fp32"),
-        feature_key(encoder, test, precision="fp32"),
-        feature_key(encoder, train, precision="bf16"),
-        feature_key(other_weights, train, precision="fp32"),
-        feature_key(other_input, train, precision="fp32"),
+        extract_cached(encoder, train, precision="fp32", folder=tmp_path).origin,
+        extract_cached(encoder, test, precision="fp32", folder=tmp_path).origin,
+        extract_cached(encoder, train, precision="bf16", folder=tmp_path).origin,
+        extract_cached(other_weights, train, precision="fp32", folder=tmp_path).origin,
+        extract_cached(other_input, train, precision="fp32", folder=tmp_path).origin,
     }
     assert len(keys) == 5
 

@@ -11,7 +11,7 @@ from zoo.architectures.cell_picture import cell_svg
 from zoo.architectures.genotype import DARTS_OPS, NB201_OPS, DartsGenotype, NB201Genotype, parse_genotype
 from zoo.checkpoint import catalog
 from zoo.publish.card import card_pictures, render_card
-from zoo.publish.check import check_cards
+from zoo.publish.check import verify
 from zoo.publish.contents import checkpoint_files
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -66,10 +66,11 @@ def test_cards_of_searched_networks_show_the_cell():
     assert content["ssnas_cell_cifar10_cell.svg"].decode() == pictures["ssnas_cell_cifar10_cell.svg"]
 
 
-def test_a_missing_picture_is_a_stale_card(tmp_path):
+def test_a_missing_picture_is_a_stale_card(tmp_path, monkeypatch):
     name = "ssnas_cell_cifar10"
-    for other in catalog.list_models():
-        (tmp_path / f"{other}.md").write_text(render_card(catalog.config(other), catalog.results(other)))
-    assert len(problems := check_cards(tmp_path)) == 1 and f"{name}_cell.svg is missing" in problems[0]
+    monkeypatch.setattr("zoo.publish.check.CARDS", tmp_path)
+    (tmp_path / f"{name}.md").write_text(render_card(catalog.config(name), catalog.results(name)))
+    (failed,) = [check.text for check in verify(name) if not check.ok]
+    assert f"the picture {name}_cell.svg of the model card is missing" in failed
     (tmp_path / f"{name}_cell.svg").write_text(card_pictures(catalog.config(name))[f"{name}_cell.svg"])
-    assert check_cards(tmp_path) == []
+    assert all(check.ok for check in verify(name))

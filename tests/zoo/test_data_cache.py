@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tests.data_fixtures import make_folder, noise
-from zoo import files as store
+from zoo import device
 from zoo.data.addresses import open_dataset
 from zoo.data.images import ArrayImages
 from zoo.data.stores.pixels import pixel_cache, pixel_view
@@ -42,8 +42,8 @@ def test_pixels_shape_and_order(tmp_path):
 
 
 def test_threads_keep_the_order(tmp_path, monkeypatch):
-    monkeypatch.setattr(store, "WORTH_THREADS", 0.0)
-    monkeypatch.setattr(store, "workers", lambda: 4)
+    monkeypatch.setattr(device, "WORTH_THREADS", 0.0)
+    monkeypatch.setattr(device, "workers", lambda: 4)
     data = many(1000)
     assert np.array_equal(pixel_cache(data, 10, cache_dir=tmp_path), data.images)
 
@@ -122,7 +122,7 @@ def test_disk_that_fills_up_leaves_no_half_file(tmp_path, data):
     def full(done, total):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with pytest.raises(DataError, match="no room for the pixel cache"):
+    with pytest.raises(DataError, match=r"the disk is full.*set ZOO_CACHE to another disk"):
         pixel_cache(data, 8, cache_dir=tmp_path / "cache", progress=full)
     assert cache_files(tmp_path / "cache") == []
 
@@ -133,7 +133,7 @@ def test_write_to_a_full_device(tmp_path, data, monkeypatch):
     monkeypatch.setattr(
         "builtins.open", lambda path, *mode: real("/dev/full" if str(path).endswith(".tmp") else path, *mode)
     )
-    with pytest.raises(DataError, match="no room for the pixel cache"):
+    with pytest.raises(DataError, match=r"the disk is full.*set ZOO_CACHE to another disk"):
         pixel_cache(data, 8, cache_dir=tmp_path / "cache")
 
 

@@ -92,7 +92,7 @@ class TestResume:
     def test_kill_between_renaming_and_sidecar(self, encoder, tmp_path, monkeypatch):
         data, out = Images(), tmp_path / "f.npy"
         with monkeypatch.context() as patch:
-            patch.setattr("zoo.features.table.save_sidecar", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+            patch.setattr("zoo.features.stream.save_sidecar", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
             with pytest.raises(KeyboardInterrupt):
                 extract(encoder, data, batch_size=16, out=out)
         assert out.exists()
@@ -109,7 +109,7 @@ class TestResume:
         old = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (128 + 4 * 16 * 40, old[1]))
         try:
-            with pytest.raises(DataError, match=r"the disk is full; progress is kept"):
+            with pytest.raises(DataError, match=r"File too large; progress is kept"):
                 extract(encoder, Images(), batch_size=16, out=tmp_path / "f.npy")
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, old)
@@ -117,6 +117,16 @@ class TestResume:
         calls = []
         extract(encoder, Images(), batch_size=16, out=tmp_path / "f.npy", progress=lambda *a: calls.append(a))
         assert calls[0] == (48, 70)
+
+    def test_a_second_extraction_into_one_file_is_told_so(self, encoder, tmp_path):
+        def second(done, total):
+            with pytest.raises(DataError, match=r"another process is extracting into .*f\.npy; wait"):
+                extract(encoder, Images(), batch_size=16, out=tmp_path / "f.npy")
+
+        # A lock file of another descriptor is another holder, also within one process.
+        table = extract(encoder, Images(), batch_size=16, out=tmp_path / "f.npy", progress=second)
+        (tmp_path / "f.npy").chmod(0o444)
+        assert same(table, extract(encoder, Images(), batch_size=16, out=tmp_path / "f.npy"))
 
     def test_too_little_space_is_said_before_the_work(self, tmp_path):
         with pytest.raises(DataError, match="GB free"):
@@ -128,7 +138,7 @@ import os, sys
 import torch
 torch.set_num_threads(1)
 from tests.zoo.feature_fixtures import Images, tiny_encoder
-from zoo.features import extract
+from zoo.features.extract import extract
 delay, out = float(sys.argv[1]), sys.argv[2]
 extract(tiny_encoder(), Images(delay=delay), batch_size=16, out=out)
 if "RANK" in os.environ:
@@ -187,5 +197,5 @@ def test_two_processes_give_the_table_of_one(encoder, tmp_path):
         said.append(output)
     assert same(FeatureTable.load(tmp_path / "f.npy"), extract(encoder, Images(), batch_size=16))
     assert said[0].startswith("DataError another rank failed") and "InputError ImageEncoder gave NaN" in said[1]
-    assert sorted(p.name for p in tmp_path.iterdir() if "failed" not in p.name) == ["f.json", "f.npy"]
+    assert sorted(p.name for p in tmp_path.iterdir() if "failed" not in p.name) == [".f.npy.lock", "f.json", "f.npy"]
     assert not (tmp_path / "f.npy.failed.npy").exists()

@@ -9,7 +9,8 @@ from PIL import Image
 
 from tests.zoo.feature_fixtures import Images, tiny_encoder
 from zoo.errors import DataError, InputError
-from zoo.features.extract import embed, extract
+from zoo.features import run
+from zoo.features.extract import embed, extract, extract_cached
 from zoo.features.run import encoder_fingerprint
 
 
@@ -108,6 +109,15 @@ def test_fingerprint_follows_the_weights(encoder):
     with torch.no_grad():
         next(other.parameters())[0, 0, 0, 0] += 1e-6
     assert encoder_fingerprint(other) != encoder_fingerprint(encoder)
+
+
+def test_a_cold_cached_extraction_hashes_the_weights_once(encoder, tmp_path, monkeypatch):
+    hashed = []
+    real = run.encoder_fingerprint
+    monkeypatch.setattr(run, "encoder_fingerprint", lambda network: hashed.append(network) or real(network))
+    table = extract_cached(encoder, Images(8), folder=tmp_path)
+    assert len(hashed) == 1 and table.encoder_sha256 == real(encoder)
+    assert [path.name for path in tmp_path.glob("*.npy")] == [f"{table.origin}.npy"]
 
 
 def test_progress_counts_samples(encoder):

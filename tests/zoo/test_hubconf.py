@@ -75,6 +75,10 @@ def test_list_help_load_in_a_fresh_process(root, tmp_path):
         x = encoder.transform()(Image.new("RGB", (40, 30)))[None]
         print(tuple(encoder(x).shape), encoder.training, encoder.config.name)
         print(torch.hub.load(REPO, "clsa_small_toys", source="local", pretrained=False, device="cpu").config)
+        # What was not imported yet when torch.hub took the folder off sys.path again is still found.
+        import numpy as np, zoo
+        assert zoo.__path__ == [f"{REPO}/zoo"], zoo.__path__
+        print(zoo.extract(encoder, np.zeros((3, 20, 20, 3), np.uint8)).features.shape)
         """,
         root,
         tmp_path,
@@ -93,7 +97,7 @@ def test_list_help_load_in_a_fresh_process(root, tmp_path):
         "device",
     ):
         assert fact in done.stdout, fact
-    assert lines[-2] == "(1, 16) False simclr_small_toys" and lines[-1] == "None"
+    assert lines[-3:] == ["(1, 16) False simclr_small_toys", "None", "(3, 16)"]
 
 
 def test_a_foreign_zoo_is_named(root, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import socket
@@ -16,8 +17,10 @@ from tests.zoo.checkpoints import results_for, same_weights, write_small
 from tests.zoo.test_verification import command
 from zoo.checkpoint import download as fetch
 from zoo.checkpoint.config import read_config
-from zoo.checkpoint.verify import verify
+from zoo.checkpoint.opening import fetch_weights, open_source
+from zoo.checkpoint.sources import Access, Source
 from zoo.errors import CheckpointError, ConfigError, HubError, UnknownNameError
+from zoo.publish.check import verify
 from zoo.publish.mirror import write_mirror
 from zoo.publish.publishing import publish
 
@@ -73,6 +76,15 @@ def test_pinned_and_cached_makes_no_request(server, load, pristine):
         load(f"{server.url}/c@{'0' * 64}")
     with pytest.raises(UnknownNameError, match="sha256"):
         load(revision="main")
+
+
+def test_weights_need_no_config_first(server, tmp_path, pristine):
+    """A source is one value: what it gives does not depend on what was asked for before."""
+    source = open_source(f"{server.url}/c", cache_dir=tmp_path / "cache")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        source.config = b""
+    path = source.weights(read_config(pristine).weights)
+    assert path.read_bytes() == (pristine / "model.safetensors").read_bytes()
 
 
 def test_without_the_network(server, load, monkeypatch):
@@ -233,11 +245,13 @@ def test_a_server_without_weights_names_others(server, load, pristine):
 
 
 def test_a_remote_config_may_not_point_to_this_machine(server, pristine, tmp_path):
-    from zoo.checkpoint.web import from_mirrors
+    class Elsewhere(Source):
+        def weights(self, wanted):
+            raise HubError("gone")
 
     config = read_config(mirrored(pristine, tmp_path, f"{server.url}/c"))
     with pytest.raises(HubError, match="may not point to this machine"):
-        from_mirrors(config, "gone", cache_dir=tmp_path / "cache", local_files_only=False, remote=True)
+        fetch_weights(Elsewhere("hf-hub:a/b", b"", Access(tmp_path / "cache")), config)
     assert server.requests == []
 
 

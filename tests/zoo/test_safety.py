@@ -14,8 +14,8 @@ import pytest
 import zoo
 from tests.zoo.checkpoints import rebind, write_small
 from tests.zoo.test_mutations import FAST, MAYBE, REFUSED, SLOW
-from zoo.checkpoint.verify import verify
 from zoo.errors import CheckpointError, ConfigError, UnknownNameError, ZooError
+from zoo.publish.check import verify
 
 REPO = Path(zoo.__file__).resolve().parent.parent
 SOURCES = sorted(

@@ -8,11 +8,28 @@ import numpy as np
 import pytest
 
 from zoo.data.addresses import available_splits, open_dataset
-from zoo.data.readers.skeleton_arrays import save_npz
 from zoo.data.readers.synthetic_motion import ACTIONS, forward_kinematics, rotation_matrices
 from zoo.errors import DataError, UnknownNameError
 
 RNG = np.random.default_rng(0)
+
+
+def save_npz(dataset, path):
+    """Write any skeleton dataset as the `.npz` that `open_npz` reads."""
+    sequences = [dataset.sample(i) for i in range(len(dataset))]
+    content = {
+        "frames": np.concatenate(sequences).astype(np.float32),
+        "lengths": np.array([len(x) for x in sequences], dtype=np.int64),
+        "keys": np.array([str(key) for key in dataset.keys]),
+        "split": np.array([dataset.split] * len(dataset)),
+        "layout": np.array(dataset.layout),
+        "licence": np.array(dataset.licence),
+    }
+    if dataset.labels is not None:
+        content |= {"labels": dataset.labels, "class_names": np.array(dataset.class_names)}
+    if "person" in dataset.groups:
+        content["groups"] = dataset.groups["person"]
+    np.savez_compressed(path, **content)
 
 
 # -- NumPy files -----------------------------------------------------------------------------------

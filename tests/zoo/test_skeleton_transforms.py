@@ -8,7 +8,7 @@ import torch
 from pydantic import ValidationError
 
 from zoo.errors import ConfigError, InputError
-from zoo.preprocessing.image import ImageInput, ImageTransform, transform_for
+from zoo.preprocessing.image import ImageInput, ImageTransform
 from zoo.preprocessing.joints import LAYOUTS, layout
 from zoo.preprocessing.skeleton import SkeletonInput, SkeletonTransform, most_moving
 from zoo.preprocessing.steps import STEPS, body_axes, parse_step, rotation
@@ -179,7 +179,7 @@ def test_two_bodies():
 
 
 def test_long_sequences_are_resampled_to_the_limit():
-    transform = transform_for(SkeletonInput(frames=6))
+    transform = SkeletonInput(frames=6).transform()
     assert transform(person(9)).shape == (6, 20, 3) and transform(person(5)).shape == (5, 20, 3)
 
 
@@ -220,4 +220,4 @@ def test_config_fills_joints_and_refuses_what_does_not_exist():
             SkeletonInput(**bad)
     with pytest.raises(ConfigError):
         parse_step("resample:99999")
-    assert isinstance(transform_for(ImageInput()), ImageTransform)
+    assert isinstance(ImageInput().transform(), ImageTransform)

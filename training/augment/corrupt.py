@@ -22,34 +22,49 @@ CURVE_POINTS = 64
 
 
 class CorruptConfig(Strict):
-    """What is drawn. Sides and margins are in pixels, or relative to the side of the view where they are fractions.
+    """What is drawn. The four shares add up to at most 1; the rest of the views stays whole."""
 
-    Attributes:
-        shuffle_p, inpaint_p, outpaint_p, curve_p: which corruption; they add up to at most 1, and the rest of the
-            views stays whole. Published: a third each for colour images, a quarter each for grey ones.
-        grey: painted areas are grey, not coloured.
-        shuffle_windows, shuffle_continue, shuffle_side: at most so many windows, each drawn after the one before
-            it with this probability; sides are uniform from 1 pixel to this fraction, exclusive.
-        inpaint_blocks, inpaint_continue, inpaint_side, inpaint_margin: the same; smallest and largest side, and
-            the distance from the border in pixels. The first block too is drawn with `inpaint_continue`.
-        outpaint_windows, outpaint_continue, outpaint_side: the same for the windows that stay; the first always.
-    """
-
-    shuffle_p: float = Field(default=0.33, ge=0, le=1)
-    inpaint_p: float = Field(default=0.33, ge=0, le=1)
-    outpaint_p: float = Field(default=0.34, ge=0, le=1)
-    curve_p: float = Field(default=0.0, ge=0, le=1)
-    grey: bool = False
-    shuffle_windows: int = Field(default=15, ge=1, le=256)
-    shuffle_continue: float = Field(default=0.99, ge=0, le=1)
-    shuffle_side: float = Field(default=0.2, gt=0, le=1)
-    inpaint_blocks: int = Field(default=5, ge=1, le=256)
-    inpaint_continue: float = Field(default=0.95, ge=0, le=1)
-    inpaint_side: tuple[float, float] = (1 / 7, 1 / 5)
-    inpaint_margin: int = Field(default=3, ge=0)
-    outpaint_windows: int = Field(default=5, ge=1, le=256)
-    outpaint_continue: float = Field(default=0.95, ge=0, le=1)
-    outpaint_side: tuple[float, float] = (4 / 7, 5 / 7)
+    shuffle_p: float = Field(
+        default=0.33,
+        ge=0,
+        le=1,
+        description="Share of views with shuffled windows. Published: a third of each corruption for colour images.",
+    )
+    inpaint_p: float = Field(default=0.33, ge=0, le=1, description="Share of views with painted blocks.")
+    outpaint_p: float = Field(default=0.34, ge=0, le=1, description="Share of views painted over around a few windows.")
+    curve_p: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Share of views with a bent intensity curve. Published: a quarter of each "
+        "corruption for grey images.",
+    )
+    grey: bool = Field(default=False, description="Painted areas are grey, not coloured.")
+    shuffle_windows: int = Field(default=15, ge=1, le=256, description="At most so many shuffled windows.")
+    shuffle_continue: float = Field(
+        default=0.99, ge=0, le=1, description="Probability of each further window after the one before it."
+    )
+    shuffle_side: float = Field(
+        default=0.2,
+        gt=0,
+        le=1,
+        description="Sides are uniform from 1 pixel to this fraction of the view's side, exclusive.",
+    )
+    inpaint_blocks: int = Field(default=5, ge=1, le=256, description="At most so many painted blocks.")
+    inpaint_continue: float = Field(
+        default=0.95, ge=0, le=1, description="Probability of each block after the one before it, the first one too."
+    )
+    inpaint_side: tuple[float, float] = Field(
+        default=(1 / 7, 1 / 5), description="Smallest and largest side of a block, fractions of the view's side."
+    )
+    inpaint_margin: int = Field(default=3, ge=0, description="Distance of the blocks from the border in pixels.")
+    outpaint_windows: int = Field(default=5, ge=1, le=256, description="At most so many windows that stay.")
+    outpaint_continue: float = Field(
+        default=0.95, ge=0, le=1, description="Probability of each further window; the first one is always there."
+    )
+    outpaint_side: tuple[float, float] = Field(
+        default=(4 / 7, 5 / 7), description="Smallest and largest side of a window, fractions of the view's side."
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> CorruptConfig:

@@ -14,21 +14,26 @@ from zoo.strict import Strict
 
 
 class Crop(Strict):
-    """Views of one kind: how many, how large, and how much of the image they show.
+    """Views of one kind: how many, how large, and how much of the image they show."""
 
-    Attributes:
-        count: how many such views of each image; each has its own random draws.
-        size: side in pixels at full resolution, by default that of the input. At the smaller stages of
-            `view_sizes` it shrinks in proportion.
-        scale: range of the crop's area relative to the image, by default the augmentation's `crop_scale`.
-        native: the view is a patch of its own size, cut from a uniformly random place of the stored image
-            pixel for pixel, without resampling; flip and colour follow as usual. It takes no `scale`.
-    """
-
-    count: int = Field(default=1, ge=1, le=64)
-    size: int | None = Field(default=None, ge=8, le=4096)
-    scale: tuple[float, float] | None = None
-    native: bool = False
+    count: int = Field(
+        default=1, ge=1, le=64, description="How many such views of each image; each has its own random draws."
+    )
+    size: int | None = Field(
+        default=None,
+        ge=8,
+        le=4096,
+        description="Side in pixels at full resolution; null: that of the input. At the smaller "
+        "stages of view_sizes it shrinks in proportion.",
+    )
+    scale: tuple[float, float] | None = Field(
+        default=None, description="Range of the crop's area relative to the image; null: the augmentation's crop_scale."
+    )
+    native: bool = Field(
+        default=False,
+        description="The view is a patch of its own size, cut from a random place of the stored image"
+        " without resampling; flip and colour follow as usual. It takes no scale.",
+    )
 
     @field_validator("scale")
     @classmethod

@@ -16,39 +16,40 @@ Triple = tuple[float, float, float]
 
 
 class ImageAugmentConfig(Strict):
-    """What is drawn, and from which ranges. `p` means the probability per image.
+    """What is drawn, and from which ranges; `p` means the probability per image."""
 
-    Attributes:
-        crop_scale, crop_ratio: area relative to the image, width / height (log-uniform).
-        interpolation: `"bicubic"` or `"bilinear"`, antialiased.
-        flip_p, jitter_p, greyscale_p, blur_p, solarize_p: probabilities.
-        strength: s of SimCLR; factors come from U(1 - x, 1 + x) with x = 0.8 s for brightness, contrast,
-            saturation, and the hue turns by U(-0.2 s, 0.2 s).
-        brightness, contrast, saturation, hue: replace the value that `strength` gives.
-        blur_sigma: range of the standard deviation, in output pixels.
-        blur_kernel: width of the blur kernel relative to the output size; made odd.
-        solarize_threshold: values from here on are inverted.
-        mean, std: per channel, subtracted and divided at the end; None leaves pixels in [0, 1], as SimCLR does.
-    """
-
-    crop_scale: tuple[float, float] = (0.08, 1.0)
-    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    interpolation: Interpolation = "bicubic"
-    flip_p: float = Field(default=0.5, ge=0, le=1)
-    jitter_p: float = Field(default=0.8, ge=0, le=1)
-    strength: float = Field(default=1.0, ge=0, le=2.5)
-    brightness: float | None = Field(default=None, ge=0)
-    contrast: float | None = Field(default=None, ge=0)
-    saturation: float | None = Field(default=None, ge=0)
-    hue: float | None = Field(default=None, ge=0, le=0.5)
-    greyscale_p: float = Field(default=0.2, ge=0, le=1)
-    blur_p: float = Field(default=0.5, ge=0, le=1)
-    blur_sigma: tuple[float, float] = (0.1, 2.0)
-    blur_kernel: float = Field(default=0.1, ge=0, le=1)
-    solarize_p: float = Field(default=0.0, ge=0, le=1)
-    solarize_threshold: float = Field(default=0.5, ge=0, le=1)
-    mean: Triple | None = None
-    std: Triple | None = None
+    crop_scale: tuple[float, float] = Field(
+        default=(0.08, 1.0), description="Area of the crop relative to the image, (low, high)."
+    )
+    crop_ratio: tuple[float, float] = Field(
+        default=(3 / 4, 4 / 3), description="Width / height of the crop, (low, high), drawn log-uniformly."
+    )
+    interpolation: Interpolation = Field(default="bicubic", description="How crops are resampled; both antialiased.")
+    flip_p: float = Field(default=0.5, ge=0, le=1, description="Probability of a horizontal flip.")
+    jitter_p: float = Field(default=0.8, ge=0, le=1, description="Probability of colour jitter.")
+    strength: float = Field(
+        default=1.0,
+        ge=0,
+        le=2.5,
+        description="s of SimCLR: factors from U(1 - x, 1 + x) with x = 0.8 s for brightness, "
+        "contrast and saturation, and a turn of the hue from U(-0.2 s, 0.2 s).",
+    )
+    brightness: float | None = Field(default=None, ge=0, description="Replaces the value that strength gives.")
+    contrast: float | None = Field(default=None, ge=0, description="Replaces the value that strength gives.")
+    saturation: float | None = Field(default=None, ge=0, description="Replaces the value that strength gives.")
+    hue: float | None = Field(default=None, ge=0, le=0.5, description="Replaces the value that strength gives.")
+    greyscale_p: float = Field(default=0.2, ge=0, le=1, description="Probability of greyscale.")
+    blur_p: float = Field(default=0.5, ge=0, le=1, description="Probability of a Gaussian blur.")
+    blur_sigma: tuple[float, float] = Field(
+        default=(0.1, 2.0), description="Standard deviation of the blur in output pixels, (low, high)."
+    )
+    blur_kernel: float = Field(
+        default=0.1, ge=0, le=1, description="Width of the blur kernel relative to the output size; made odd."
+    )
+    solarize_p: float = Field(default=0.0, ge=0, le=1, description="Probability of solarization.")
+    solarize_threshold: float = Field(default=0.5, ge=0, le=1, description="Values from here on are inverted.")
+    mean: Triple | None = Field(default=None, description="Subtracted per channel at the end; null: that of input.")
+    std: Triple | None = Field(default=None, description="Divided by per channel at the end; null: that of input.")
 
     @field_validator("crop_scale", "crop_ratio", "blur_sigma")
     @classmethod

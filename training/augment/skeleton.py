@@ -20,30 +20,38 @@ from zoo.strict import Strict
 
 
 class SkeletonAugmentConfig(Strict):
-    """What is drawn for each sequence, and from which ranges.
+    """What is drawn for each sequence, and from which ranges."""
 
-    Attributes:
-        crop: share of the frames that a view keeps, one run of them, (low, high).
-        frames: the view's number of frames, interpolated; None keeps the crop's own (at least one).
-        warp: strength of a random uneven speed, 0 is none (standard deviation of the log speed).
-        rotate: greatest angle in degrees about x, y (up) and z.
-        shear: greatest off-diagonal entry of a random shear. scale: greatest relative change of size.
-        offset: standard deviation of a displacement per joint that lasts the whole view (another person's
-            proportions, another camera's idea of a joint). drift: of one that changes slowly.
-        drop: probability that a joint is untracked for the whole view.
-        mirror: probability of swapping left and right.
-    """
-
-    crop: tuple[float, float] = (0.5, 1.0)
-    frames: int | None = Field(default=None, ge=1, le=4096)
-    warp: float = Field(default=0.0, ge=0, le=3)
-    rotate: tuple[float, float, float] = (0.0, 54.0, 0.0)
-    shear: float = Field(default=0.2, ge=0, le=2)
-    scale: float = Field(default=0.1, ge=0, lt=1)
-    offset: float = Field(default=0.0, ge=0)
-    drift: float = Field(default=0.0, ge=0)
-    drop: float = Field(default=0.0, ge=0, lt=1)
-    mirror: float = Field(default=0.0, ge=0, le=1)
+    crop: tuple[float, float] = Field(
+        default=(0.5, 1.0), description="Share of the frames that a view keeps, one run of them, (low, high)."
+    )
+    frames: int | None = Field(
+        default=None,
+        ge=1,
+        le=4096,
+        description="Number of frames of the view, interpolated; null: the crop's own, at least one.",
+    )
+    warp: float = Field(
+        default=0.0, ge=0, le=3, description="Strength of a random uneven speed: standard deviation of the log speed."
+    )
+    rotate: tuple[float, float, float] = Field(
+        default=(0.0, 54.0, 0.0), description="Greatest angle in degrees about x, y (up) and z."
+    )
+    shear: float = Field(default=0.2, ge=0, le=2, description="Greatest off-diagonal entry of a random shear.")
+    scale: float = Field(default=0.1, ge=0, lt=1, description="Greatest relative change of size.")
+    offset: float = Field(
+        default=0.0,
+        ge=0,
+        description="Standard deviation of a displacement per joint that lasts the whole view: "
+        "another person's proportions, another camera's idea of a joint.",
+    )
+    drift: float = Field(
+        default=0.0, ge=0, description="Standard deviation of a displacement per joint that changes slowly."
+    )
+    drop: float = Field(
+        default=0.0, ge=0, lt=1, description="Probability that a joint is untracked for the whole view."
+    )
+    mirror: float = Field(default=0.0, ge=0, le=1, description="Probability of swapping left and right.")
 
     @field_validator("crop")
     @classmethod

@@ -46,17 +46,14 @@ BATCH_VALUES = 1 << 26
 
 
 class StrongConfig(Strict):
-    """What is drawn after the weak chain.
+    """What is drawn after the weak chain."""
 
-    Attributes:
-        draws: operations per image, with replacement.
-        p: probability that a drawn operation is carried out.
-        levels: smallest and largest magnitude, whole tenths of the full one; the released code reaches 1..9.
-    """
-
-    draws: int = Field(default=5, ge=0, le=64)
-    p: float = Field(default=0.5, ge=0, le=1)
-    levels: tuple[int, int] = (1, 9)
+    draws: int = Field(default=5, ge=0, le=64, description="Operations per image, with replacement.")
+    p: float = Field(default=0.5, ge=0, le=1, description="Probability that a drawn operation is carried out.")
+    levels: tuple[int, int] = Field(
+        default=(1, 9),
+        description="Smallest and largest magnitude, whole tenths of the full one; the released code reaches 1..9.",
+    )
 
     @field_validator("levels")
     @classmethod

@@ -25,19 +25,20 @@ from zoo.strict import Strict
 
 
 class SupernetArguments(Strict):
-    """Arguments of the `cell_supernet` family.
+    """Arguments of the `cell_supernet` family."""
 
-    `space`: `"darts"` or `"nb201"`. `width`, `depth`, `stem`: as in `cell_network`; defaults 16 and 8 (DARTS), 16 and
-    5 (NAS-Bench-201). `partial`: k, of which one k-th of the channels passes the mixed operations and the rest goes
-    round them; 1 is off, PC-DARTS takes 4. `edge_normalisation`: learn a softmax over each node's edges as well.
-    """
-
-    space: Literal["darts", "nb201"] = "darts"
-    width: int = Field(default=16, ge=2, le=1024)
-    depth: int = Field(default=0, ge=0, le=64, validate_default=True)
-    stem: Literal["cifar", "imagenet"] = "cifar"
-    partial: int = Field(default=1, ge=1, le=16)
-    edge_normalisation: bool = False
+    space: Literal["darts", "nb201"] = Field(default="darts", description="Cell space.")
+    width: int = Field(default=16, ge=2, le=1024, description="Channels of the first stage, as in cell_network.")
+    depth: int = Field(default=0, ge=0, le=64, validate_default=True, description="Cells; 0: 8 for darts, 5 for nb201.")
+    stem: Literal["cifar", "imagenet"] = Field(default="cifar", description="As in cell_network.")
+    partial: int = Field(
+        default=1,
+        ge=1,
+        le=16,
+        description="k, of which one k-th of the channels passes the mixed operations and the rest "
+        "goes round them; 1 is off, PC-DARTS takes 4.",
+    )
+    edge_normalisation: bool = Field(default=False, description="Learn a softmax over each node's edges as well.")
 
     @field_validator("depth")
     @classmethod

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.errors import CheckpointError, HubError, UnknownNameError
+from zoo.files import locked, remove_leftovers, replacing
 
 ATTEMPTS = 3
 #: Seconds without a byte before an attempt is given up.
@@ -95,17 +96,14 @@ def download(url: str, path: Path, size: int, sha256: str) -> Path:
         HubError: the host cannot be reached or does not hold it.
         CheckpointError: the host sends other bytes.
     """
-    from zoo.files import locked, remove_leftovers, replacing
 
     def attempt() -> None:
         digest, received = hashlib.sha256(), 0
-        with replacing(path) as temporary, temporary.open("wb") as file:
+        with replacing(path, HubError) as temporary, temporary.open("wb") as file:
             for chunk in _stream(url, size):
                 digest.update(chunk)
                 received += len(chunk)
                 file.write(chunk)
-            file.flush()
-            os.fsync(file.fileno())
             if received != size:
                 raise _Again(f"sent {received} of {size} bytes")
             if digest.hexdigest() != sha256:
@@ -114,16 +112,11 @@ def download(url: str, path: Path, size: int, sha256: str) -> Path:
                     f"expected {sha256[:12]}...; tell its owner, or use another mirror"
                 )
 
-    with locked(path):
+    with locked(path, HubError):
         remove_leftovers(path)
         if not is_whole(path, size):
             path.unlink(missing_ok=True)
-            try:
-                _try(url, attempt)
-            except OSError as error:
-                if isinstance(error, HubError):
-                    raise
-                raise HubError(f"{path} could not be written: {error.strerror or error}") from error
+            _try(url, attempt)
     return path
 
 

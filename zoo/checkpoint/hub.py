@@ -3,88 +3,92 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
+from zoo.checkpoint.config import Weights
+from zoo.checkpoint.sources import Access, Source
 from zoo.errors import HubError, UnknownNameError
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
-class HubFiles:
-    """A checkpoint in a Hub repository; the weights come from the commit that config.json came from."""
+@dataclass(frozen=True)
+class HubSource(Source):
+    """A checkpoint in a Hub repository; every file comes from the commit that config.json came from."""
 
-    def __init__(
-        self,
-        address: str,
-        *,
-        revision: str | None = None,
-        cache_dir: str | Path | None = None,
-        local_files_only: bool = False,
-        token: str | None = None,
-    ) -> None:
-        """`address` is what follows `hf-hub:`, as in `org/name` or `org/name@revision`. Raises UnknownNameError."""
-        self.repo, at, pinned = address.partition("@")
-        if not REPO.fullmatch(self.repo) or (at and not pinned):
-            raise UnknownNameError(f"'hf-hub:{address}' is no hub address; write 'hf-hub:org/name[@revision]'")
-        if pinned and revision is not None and revision != pinned:
-            raise UnknownNameError(f"'hf-hub:{address}' and revision={revision!r} name two revisions; keep one of them")
-        self.revision = pinned or revision
-        self.label = f"hf-hub:{self.repo}" + (f"@{self.revision}" if self.revision else "")
-        self.cache_dir = None if cache_dir is None else str(cache_dir)
-        self.local_files_only = local_files_only
-        self.token = token
+    repo: str
+    commit: str
+    token: str | None = None
 
-    def config(self) -> bytes:
-        """The bytes of config.json. Raises HubError."""
-        path = self._fetch("config.json", self.revision)
-        # The cache keeps files under snapshots/COMMIT/; a branch may move before the weights are fetched.
-        self.commit = path.parent.name
-        return path.read_bytes()
-
-    def weights(self, name: str) -> Path:
-        """The weights file in the cache, from the commit that `config` found. Raises HubError."""
-        return self._fetch(name, self.commit)
+    def weights(self, wanted: Weights) -> Path:
+        """The weights file in the cache. Raises HubError."""
+        return self.file(wanted.file)
 
     def extra(self, name: str) -> bytes | None:
-        """A small file from the same commit, None if the repository has none. Raises HubError."""
+        """A small file, None if the repository has none. Raises HubError."""
         from huggingface_hub.errors import EntryNotFoundError
 
         try:
-            return self._fetch(name, self.commit).read_bytes()
+            return self.file(name).read_bytes()
         except HubError as error:
             if isinstance(error.__cause__, EntryNotFoundError) and status(error.__cause__) == 404:
                 return None
             raise
 
+    def file(self, name: str) -> Path:
+        """Any file of the commit, in the cache. Raises HubError."""
+        return _fetch(self.label, self.repo, name, self.commit, self.access, self.token)
+
     def advice(self, path: Path) -> str:
-        """What to do when the cached file at `path` is not what config.json describes."""
         return f"if the cached copy is damaged, delete {path.resolve()} and load again"
 
-    def _fetch(self, name: str, revision: str | None) -> Path:
-        from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
-        from zoo import __version__
+def parse_hub(address: str, revision: str | None = None) -> tuple[str, str | None]:
+    """`org/name[@revision]` -> repository and revision, None for its main branch. Raises UnknownNameError."""
+    repo, at, pinned = address.partition("@")
+    if not REPO.fullmatch(repo) or (at and not pinned):
+        raise UnknownNameError(f"'hf-hub:{address}' is no hub address; write 'hf-hub:org/name[@revision]'")
+    if pinned and revision is not None and revision != pinned:
+        raise UnknownNameError(f"'hf-hub:{address}' and revision={revision!r} name two revisions; keep one of them")
+    return repo, pinned or revision
 
-        try:
-            if revision is not None and COMMIT.fullmatch(revision):
-                # hf_hub_download makes no request for the file here either, but may make others of its own.
-                cached = try_to_load_from_cache(self.repo, name, cache_dir=self.cache_dir, revision=revision)
-                if isinstance(cached, str):
-                    return Path(cached)
-            path = hf_hub_download(
-                self.repo,
-                name,
-                revision=revision,
-                cache_dir=self.cache_dir,
-                local_files_only=self.local_files_only,
-                token=self.token,
-                library_name="encoder-zoo",
-                library_version=__version__,
-            )
-        except Exception as error:  # huggingface_hub raises its own, httpx's and the system's errors
-            raise HubError(f"{self.label}: {name} could not be fetched: {explain(error)}") from error
-        return Path(path)
+
+def open_hub(address: str, access: Access, *, revision: str | None = None, token: str | None = None) -> HubSource:
+    """Open what follows `hf-hub:`, as in `org/name` or `org/name@revision`. Raises UnknownNameError, HubError."""
+    repo, wanted = parse_hub(address, revision)
+    label = f"hf-hub:{repo}" + (f"@{wanted}" if wanted else "")
+    path = _fetch(label, repo, "config.json", wanted, access, token)
+    # The cache keeps files under snapshots/COMMIT/; a branch may move before the weights are fetched.
+    return HubSource(label, path.read_bytes(), access, repo, path.parent.name, token)
+
+
+def _fetch(label: str, repo: str, name: str, revision: str | None, access: Access, token: str | None) -> Path:
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+
+    from zoo import __version__
+
+    cache_dir = None if access.cache_dir is None else str(access.cache_dir)
+    try:
+        if revision is not None and COMMIT.fullmatch(revision):
+            # hf_hub_download makes no request for the file here either, but may make others of its own.
+            cached = try_to_load_from_cache(repo, name, cache_dir=cache_dir, revision=revision)
+            if isinstance(cached, str):
+                return Path(cached)
+        path = hf_hub_download(
+            repo,
+            name,
+            revision=revision,
+            cache_dir=cache_dir,
+            local_files_only=access.local_files_only,
+            token=token,
+            library_name="encoder-zoo",
+            library_version=__version__,
+        )
+    except Exception as error:  # huggingface_hub raises its own, httpx's and the system's errors
+        raise HubError(f"{label}: {name} could not be fetched: {explain(error)}") from error
+    return Path(path)
 
 
 def explain(error: Exception) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from torch.overrides import TorchFunctionMode
 from zoo.architectures import build
 from zoo.checkpoint import weights
 from zoo.checkpoint.config import CheckpointConfig, parse_config
-from zoo.checkpoint.sources import Files, _weights_path, locate
+from zoo.checkpoint.opening import fetch_weights, open_source
+from zoo.checkpoint.sources import Source
 from zoo.device import check_device
 from zoo.encoder import Encoder
 from zoo.errors import CheckpointError
@@ -49,48 +51,52 @@ def load(
         InputError: the device does not exist here.
     """
     place = check_device(device)
-    files = locate(address, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
+
+    def opened() -> Source:
+        return open_source(address, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
+
     if pretrained:
-        encoder = _load_stable(files)
+        encoder = _load_stable(opened)
     else:
-        config = parse_config(files.config(), files.label)
+        source = opened()
+        config = parse_config(source.config, source.label)
         encoder = build(config.architecture, config.input)
     return (encoder if place.type == "cpu" else encoder.to(place)).eval()
 
 
-def _load_stable(files: Files) -> Encoder:
-    text = files.config()
+def _load_stable(opened: Callable[[], Source]) -> Encoder:
+    source = opened()
     while True:
         try:
-            return load_checked(files, text)
+            return load_source(source)
         except CheckpointError:
             # A training run may have replaced the folder between the reads of its two files.
-            text, previous = files.config(), text
-            if text == previous:
+            source, previous = opened(), source
+            if source.config == previous.config:
                 raise
 
 
-def load_checked(files: Files, text: bytes) -> Encoder:
-    """The encoder of `files`, whose config.json holds `text`; each check precedes what depends on it.
+def load_source(source: Source) -> Encoder:
+    """The encoder of an opened checkpoint; each check precedes what depends on it.
 
     Raises:
         ConfigError, CheckpointError: as `load`.
     """
-    config = parse_config(text, files.label)
-    weights.check_suffix(config.weights.file, files.label)
-    path = _weights_path(files, config)
+    config = parse_config(source.config, source.label)
+    weights.check_suffix(config.weights.file, source.label)
+    path = fetch_weights(source, config)
     try:
         buffer = weights.read_verified(path, config.weights)
     except CheckpointError as error:
-        advice = files.advice(path)
+        advice = source.advice(path)
         raise CheckpointError(f"{error}; {advice}" if advice else str(error)) from None
     entries, metadata = weights.parse_header(buffer, str(path))
-    _check_network(text, metadata, str(path))
+    _check_network(source.config, metadata, str(path))
     encoder = _empty_encoder(config, sum(entry.stop - entry.start for entry in entries.values()))
     weights.check_fit(entries, encoder, config.weights, str(path))
     if encoder.num_features != config.num_features:
         raise CheckpointError(
-            f"{files.label}: the architecture gives {encoder.num_features} features, "
+            f"{source.label}: the architecture gives {encoder.num_features} features, "
             f"config.json says {config.num_features}"
         )
     encoder.load_state_dict(weights.tensors(buffer, entries), strict=True)

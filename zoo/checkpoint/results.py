@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError
 
 from zoo.errors import ConfigError
 from zoo.strict import Sha256, Strict, first_problem
+from zoo.text import Markdown, markdown
 
 
 class Difference(Strict):
@@ -46,20 +47,20 @@ class Claim(Strict):
         """Text of a `claim.json`."""
         return json.dumps(self.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n"
 
-    def table(self) -> str:
-        """Markdown: each arm by seed, then the differences, in per cent."""
+    def table(self) -> Markdown:
+        """Each arm by seed, then the differences, in per cent."""
         lines = [
             "| arm | " + " | ".join(f"seed {seed}" for seed in self.seeds) + " | mean |",
             "|---|" + "---:|" * (len(self.seeds) + 1),
         ]
         for name, values in self.arms.items():
             cells = [*values, sum(values) / len(values)]
-            lines.append(f"| {name} | " + " | ".join(f"{100 * v:.2f}" for v in cells) + " |")
+            lines.append(f"| {markdown(name)} | " + " | ".join(f"{100 * v:.2f}" for v in cells) + " |")
         lines += ["", "| difference | points | 95 % interval |", "|---|---:|---:|"]
         for d in self.differences:
             interval = "one seed" if d.low is None else f"[{100 * d.low:+.2f}, {100 * d.high:+.2f}]"
-            lines.append(f"| {d.arm} − {d.other} | {100 * d.mean:+.2f} | {interval} |")
-        return "\n".join(lines)
+            lines.append(f"| {markdown(d.arm)} − {markdown(d.other)} | {100 * d.mean:+.2f} | {interval} |")
+        return Markdown("\n".join(lines))
 
 
 def read_claim(path: str | Path) -> Claim:
@@ -91,14 +92,37 @@ class DataRecord(Strict):
     samples: int = Field(ge=1)
 
 
+class Versus(Strict):
+    """The encoder minus another subject on the same test samples, with its 95 % interval, fractions of 1.
+
+    Attributes:
+        other: the other subject. metric: what is compared.
+        p: two-sided p-value of no difference, not corrected for other comparisons.
+        test: where `p` comes from: McNemar's exact test, or the bootstrap that also gives the interval.
+        groups: how many groups of test samples (such as persons) were drawn whole; None: samples were drawn.
+    """
+
+    other: str
+    metric: str
+    value: float
+    low: float
+    high: float
+    p: float = Field(ge=0, le=1)
+    test: Literal["mcnemar", "bootstrap"]
+    groups: int | None = Field(default=None, ge=1)
+
+
 class Result(Strict):
     """One row of an evaluation table.
 
     `subject`: `"encoder"` for the checkpoint itself; `"untrained"` (same network, random weights)
-    and `"raw"` (pixels or joints) are the floors that stand beside it. `protocol` is a versioned
+    and `"raw"` (pixels or joints) are the baselines that stand beside it. `protocol` is a versioned
     name from `evaluation.protocols`; `settings` are its fixed settings, `chosen` what it selected
     on held-out training data. `headline` names the metric that the field reports for this dataset and protocol, if
     the row comes from a suite. `warnings` are sentences a reader must see next to the number.
+    `spread` holds each metric at every random initialisation of an untrained network, of which `metrics` are the means;
+    it is empty where there was one. `versus` are the paired differences of an encoder with its baselines; results
+    written before these were measured have none.
     """
 
     protocol: str
@@ -108,6 +132,8 @@ class Result(Strict):
     test: DataRecord
     classes: int = Field(ge=2)
     metrics: dict[str, Metric]
+    spread: dict[str, tuple[float, ...]] = {}
+    versus: tuple[Versus, ...] = ()
     headline: str | None = None
     settings: dict[str, Any] = {}
     chosen: dict[str, Any] = {}

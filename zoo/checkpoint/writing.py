@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import shutil
-import tempfile
 import warnings
 from pathlib import Path
 
@@ -15,15 +13,15 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from zoo.checkpoint.config import CheckpointConfig, Method, Training, Weights
-from zoo.checkpoint.loading import load_checked
+from zoo.checkpoint.loading import load_source
 from zoo.checkpoint.reference import FILE as REFERENCE
 from zoo.checkpoint.reference import Reference, check_reference, make_reference
 from zoo.checkpoint.results import Results
-from zoo.checkpoint.sources import FolderFiles
+from zoo.checkpoint.sources import open_folder
 from zoo.checkpoint.weights import NETWORK_KEY, network_digest
 from zoo.encoder import Encoder
 from zoo.errors import CheckpointError, ConfigError
-from zoo.files import _remove_leftovers, disk_errors, replace_folder, write_synced
+from zoo.files import disk_errors, replacing_folder
 from zoo.strict import Architecture, first_problem
 
 #: What a checkpoint folder holds; anything else in one was put there by a person.
@@ -144,30 +142,20 @@ def _measured_on(results: Results | None, config: CheckpointConfig, allow_unset:
 def _write_folder(
     folder: Path, config: str, file: str, content: bytes, results: Results | None, reference: Reference | None = None
 ) -> None:
-    with disk_errors(folder):
-        check_replaceable(folder)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(folder)
-        fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        with disk_errors(folder):
-            fresh.chmod(0o755)
-            write_synced(fresh / file, content)
-            if results is not None:
-                write_synced(fresh / "results.json", results.to_json().encode())
-            write_synced(fresh / "config.json", config.encode())
-        made = _check_loads(fresh, folder, config, reference)
-        with disk_errors(folder):
-            write_synced(fresh / REFERENCE, made.to_json().encode())
-            replace_folder(fresh, folder)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+    check_replaceable(folder)
+    with replacing_folder(folder) as fresh:
+        (fresh / file).write_bytes(content)
+        if results is not None:
+            (fresh / "results.json").write_bytes(results.to_json().encode())
+        (fresh / "config.json").write_bytes(config.encode())
+        made = _check_loads(fresh, folder, reference)
+        (fresh / REFERENCE).write_bytes(made.to_json().encode())
 
 
-def _check_loads(fresh: Path, folder: Path, config: str, reference: Reference | None) -> Reference:
+def _check_loads(fresh: Path, folder: Path, reference: Reference | None) -> Reference:
     """Load the new folder as a user would and run it; returns its outputs on the reference inputs."""
     try:
-        encoder = load_checked(FolderFiles(fresh), config.encode()).eval()
+        encoder = load_source(open_folder(fresh)).eval()
         assert encoder.config is not None
         if reference is None:
             return make_reference(encoder, encoder.config.weights.sha256)
@@ -184,11 +172,12 @@ def check_replaceable(folder: Path) -> None:
     Raises:
         CheckpointError: names what is in the way.
     """
-    if not folder.exists():
-        return
-    if not folder.is_dir():
-        raise CheckpointError(f"{folder} is a file; give the path of a folder")
-    foreign = sorted(entry.name for entry in folder.iterdir() if not _OWN.fullmatch(entry.name))
+    with disk_errors(folder, CheckpointError):
+        if not folder.exists():
+            return
+        if not folder.is_dir():
+            raise CheckpointError(f"{folder} is a file; give the path of a folder")
+        foreign = sorted(entry.name for entry in folder.iterdir() if not _OWN.fullmatch(entry.name))
     if foreign:
         more = " and more" if len(foreign) > 1 else ""
         raise CheckpointError(

@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from zoo.device import chunks_in_order
 from zoo.errors import DataError
-from zoo.files import cache_root, chunks_in_order, make_folder, replacing
+from zoo.files import cache_root, write_cache
 
 #: What one sample of a modality is called.
 NOUNS = {"image": ("image", "images"), "skeleton": ("skeleton sequence", "skeleton sequences")}
@@ -147,9 +148,7 @@ class Dataset:
         if known is not None:
             return known
         value = self._fingerprint()
-        # A full or read-only cache costs time, never the answer.
-        with contextlib.suppress(OSError, DataError), replacing(make_folder(index.parent) / index.name) as temporary:
-            temporary.write_text(value)
+        write_cache(index, value.encode())
         return value
 
     def _state(self) -> str | None:

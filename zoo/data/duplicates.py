@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from zoo.data.base import Dataset
-from zoo.errors import DataError
-from zoo.files import cache_root, chunks_in_order, make_folder, replacing
+from zoo.device import chunks_in_order
+from zoo.files import cache_root, write_cache
 
 #: Part of the file name: raise it whenever the same content would give another digest.
 DIGEST_VERSION = 2
@@ -70,9 +70,7 @@ def content_digests(dataset: Dataset) -> np.ndarray:
 
     joined = b"".join(chunks_in_order(digests, len(dataset)))
     result = np.frombuffer(joined, dtype=np.uint8).reshape(len(dataset), 16)
-    # A full or read-only cache costs time, never the answer.
-    with contextlib.suppress(OSError, DataError), replacing(make_folder(path.parent) / path.name) as temporary:
-        temporary.write_bytes(_npy(result))
+    write_cache(path, _npy(result))
     return result
 
 

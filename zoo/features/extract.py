@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,9 @@ from zoo.encoder import Encoder
 from zoo.features.run import _start, encoder_fingerprint
 from zoo.features.stream import extract_to
 from zoo.features.table import FeatureTable, feature_path
+from zoo.files import cache_root, make_folder
 
-__all__ = ["FeatureTable", "embed", "encoder_fingerprint", "extract", "feature_key", "resolve_precision"]
+__all__ = ["FeatureTable", "embed", "encoder_fingerprint", "extract", "extract_cached", "resolve_precision"]
 
 
 def extract(
@@ -55,7 +57,8 @@ def extract(
     Raises:
         InputError: the encoder does not fit the data, or gave NaN or infinite features (the samples are named); no
             such device.
-        DataError: the dataset is empty or a sample cannot be read (it is named); `out` cannot be written.
+        DataError: the dataset is empty or a sample cannot be read (it is named); `out` cannot be written, or
+            another process is extracting into it.
     """
     run = _start(encoder, dataset, batch_size, device, precision, workers, progress)
     if out is None:
@@ -81,18 +84,29 @@ def embed(
     return _start(encoder, dataset, batch_size, device, precision, workers, progress).in_memory()
 
 
-def feature_key(
+def extract_cached(
     encoder: Encoder,
-    dataset: Dataset,
+    dataset: Dataset | Sequence[Any] | np.ndarray | str | os.PathLike[str],
     *,
     batch_size: int = 256,
     device: str | torch.device | None = None,
     precision: Precision = "auto",
-) -> str:
-    """sha256 (hex) over all that the bits of `extract`'s features depend on: weights as they are in memory, network,
-    preprocessing, content of the split, precision and batch size.
+    folder: str | os.PathLike[str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> FeatureTable:
+    """`extract` into a cache: features that were extracted before are mapped from their file.
+
+    The file's name is a hash of the weights in memory, the network, the preprocessing, the content of the split, the
+    precision and the batch size: whatever changes one of them makes another file. Nothing of the table's size is held
+    in memory, and an interrupted extraction resumes.
+
+    Args:
+        folder: where the files lie; None for `features` in the cache folder ($ZOO_CACHE).
+        Others: as for `extract`.
 
     Raises:
         InputError, DataError: as `extract`.
     """
-    return _start(encoder, dataset, batch_size, device, precision, None, None).origin()
+    run = _start(encoder, dataset, batch_size, device, precision, None, progress)
+    home = make_folder(cache_root() / "features" if folder is None else Path(folder))
+    return extract_to(run, home / f"{run.origin}.npy", resume=True, wait=True)

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 
 from zoo.data.base import Dataset
 from zoo.data.images import ImageSequence
-from zoo.device import _DTYPES, _device, _workers, resolve_precision
+from zoo.device import autocast_dtype, device_for, resolve_precision, workers_beside
 from zoo.encoder import Encoder
 from zoo.errors import DataError, InputError
 from zoo.features.reading import Batch, read_batches
@@ -122,8 +123,8 @@ class Run:
             if self.device.type == "cuda":
                 pixels = pixels.pin_memory()
             x, lengths = transform.normalise(pixels.to(self.device, non_blocking=True)), None
-        reduced = self.precision != "fp32"
-        with torch.autocast(self.device.type, _DTYPES[self.precision]) if reduced else nullcontext():
+        dtype = autocast_dtype(self.precision, self.device)
+        with torch.autocast(self.device.type, dtype) if dtype is not None else nullcontext():
             return self.encoder(x) if lengths is None else self.encoder(x, lengths)
 
     def _fetch(self, batch: int, features: torch.Tensor) -> np.ndarray:
@@ -151,15 +152,22 @@ class Run:
             split=data.split,
             fingerprint=data.fingerprint,
             encoder=self.encoder.name,
-            encoder_sha256=encoder_fingerprint(self.encoder),
+            encoder_sha256=self.encoder_sha256,
             precision=self.precision,
-            origin=origin or self.origin(),
+            origin=origin or self.origin,
         )
 
+    @cached_property
+    def encoder_sha256(self) -> str:
+        """`encoder_fingerprint` of the encoder, taken once: hashing large weights takes seconds."""
+        return encoder_fingerprint(self.encoder)
+
+    @cached_property
     def origin(self) -> str:
-        """sha256 over all that the bits of the features depend on."""
+        """sha256 (hex) over all that the bits of the features depend on: weights as they are in memory, network,
+        preprocessing, content of the split, precision and batch size."""
         parts = {
-            "encoder": encoder_fingerprint(self.encoder),
+            "encoder": self.encoder_sha256,
             "network": str(self.encoder),
             "input": self.encoder.input.model_dump(mode="json"),
             "dataset": self.data.fingerprint,
@@ -188,9 +196,9 @@ def _start(
         raise DataError(f"{data.name} ({data.split}) holds no samples")
     if any(module.training for module in encoder.modules()):
         warnings.warn(f"{encoder.name} was in training mode; its features are extracted in eval mode", stacklevel=3)
-    device = _device(encoder, device)
+    device = device_for(encoder, device)
     precision = resolve_precision(precision, device)
-    return Run(encoder, data, batch_size, device, precision, workers or _workers(device), progress)
+    return Run(encoder, data, batch_size, device, precision, workers or workers_beside(device), progress)
 
 
 @contextmanager

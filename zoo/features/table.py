@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -12,14 +12,14 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from zoo.errors import DataError
-from zoo.files import _replace
+from zoo.files import disk_errors, replacing, write_whole
 
 SUFFIXES = (".npz", ".npy", ".parquet")
 FORMAT = "encoder-zoo-features-1"
 _ROWS = 8192  # rows per Parquet group and per copied block: bounds the memory of a save
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class FeatureTable:
     """Frozen features of a dataset, with all that is needed to use them or to make them again.
 
@@ -50,6 +50,13 @@ class FeatureTable:
 
     def __len__(self) -> int:
         return len(self.features)
+
+    def __repr__(self) -> str:
+        """`<FeatureTable 10,000 x 512 of cifar10/test by simclr_resnet18_cifar10, 10 classes, bf16>`."""
+        classes = f"{len(self.class_names)} classes" if self.labels is not None else "no labels"
+        rows, columns = self.features.shape
+        source = f" of {self.dataset}/{self.split} by {self.encoder}" if self.dataset else ""
+        return f"<FeatureTable {rows:,} x {columns:,}{source}, {classes}, {self.precision}>"
 
     def metadata(self) -> dict[str, Any]:
         """Everything but the per-sample fields, as plain JSON values."""
@@ -100,7 +107,8 @@ def feature_path(path: str | os.PathLike[str]) -> Path:
 
 def save(table: FeatureTable, path: Path) -> None:
     """Write `table` in the format that the suffix of `path` names; replaces the file in one step."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".npz":
         _replace(path, lambda file: _write_npz(table, file))
     elif path.suffix == ".parquet":
@@ -116,7 +124,12 @@ def save_sidecar(table: FeatureTable, path: Path) -> None:
     """Write the JSON file beside the `.npy` at `path`: labels, keys and metadata."""
     labels = None if table.labels is None else table.labels.tolist()
     record = table.metadata() | {"rows": len(table), "labels": labels, "keys": list(table.keys)}
-    _replace(sidecar_path(path), lambda file: file.write(json.dumps(record).encode()))
+    write_whole(sidecar_path(path), json.dumps(record).encode())
+
+
+def _replace(path: Path, write: Callable[[BinaryIO], Any]) -> None:
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        write(file)
 
 
 def sidecar_path(path: Path) -> Path:

@@ -16,7 +16,7 @@ from zoo.architectures.image import ImageEncoder
 from zoo.checkpoint.writing import check_replaceable
 from zoo.encoder import Encoder
 from zoo.errors import CheckpointError, ConfigError, UnknownNameError, nearest
-from zoo.files import replace_folder
+from zoo.files import disk_errors, replacing, replacing_folder
 
 #: Largest difference of an exported feature, relative to the largest feature: float32 sums in another order.
 TOLERANCE = 1e-4
@@ -53,19 +53,19 @@ def export(encoder: Encoder, out: str | Path, format: str) -> float:
     write, run = FORMATS[format]
     encoder = encoder.cpu().eval()
     example = torch.rand(3, 3, *encoder.input.size, generator=torch.Generator().manual_seed(0))
-    try:
+    if format == "timm":
+        with replacing_folder(out) as fresh:
+            write(encoder, fresh, example[:2])
+            return _difference(encoder, run(fresh), example)
+    with disk_errors(out, CheckpointError):
         out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as folder:
-            made = Path(folder) / out.name
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
+            made = Path(scratch) / f"made{SUFFIXES[format]}"  # torch.export insists on the name's ending
             write(encoder, made, example[:2])
             worst = _difference(encoder, run(made), example)
-            if made.is_dir():
-                replace_folder(made, out)
-            else:
-                made.replace(out)
-    except OSError as error:
-        raise CheckpointError(f"{out} could not be written: {error.strerror or error}") from error
-    return worst
+            with replacing(out, CheckpointError) as temporary:
+                made.replace(temporary)
+            return worst
 
 
 class _Features(nn.Module):
@@ -148,7 +148,6 @@ def _write_timm(encoder: Encoder, folder: Path, example: Tensor) -> None:
         raise ConfigError(
             f"{encoder.name} has the 3x3 stem for small images, which no timm model has; export it to onnx"
         )
-    folder.mkdir()
     state = {key: tensor.contiguous() for key, tensor in encoder.backbone.state_dict().items()}
     save_file(state, folder / "model.safetensors", metadata={"format": "pt", **facts(encoder)})
     (folder / "config.json").write_text(json.dumps(_timm_config(encoder), indent=1) + "\n", encoding="utf-8")

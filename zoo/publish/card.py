@@ -10,7 +10,10 @@ from zoo.architectures.cell_picture import cell_svg
 from zoo.architectures.genotype import parse_genotype
 from zoo.checkpoint.catalog import check_measured_on, config, results
 from zoo.checkpoint.config import CheckpointConfig, StartedFrom, parse_config
+from zoo.checkpoint.numbers import interval_text, metric_title
+from zoo.checkpoint.opening import open_source
 from zoo.checkpoint.results import Metric, Result, Results, parse_results, setting_text
+from zoo.text import code_block, code_span, markdown, printable, web_link
 
 
 def show(address: str) -> str:
@@ -24,16 +27,13 @@ def show(address: str) -> str:
         ConfigError: its files are malformed.
         HubError: the hub cannot be reached or does not hold it.
     """
-
     if ":" not in address:
         return essentials(config(address), results(address))
-    from zoo.checkpoint.sources import locate
-
-    files = locate(address)
-    found = parse_config(files.config(), files.label)
-    text = files.extra("results.json")
-    measured = None if text is None else parse_results(text, f"{files.label}: results.json")
-    check_measured_on(measured, found, f"{files.label}: results.json")
+    source = open_source(address)
+    found = parse_config(source.config, source.label)
+    text = source.extra("results.json")
+    measured = None if text is None else parse_results(text, f"{source.label}: results.json")
+    check_measured_on(measured, found, f"{source.label}: results.json")
     return essentials(found, measured)
 
 
@@ -52,8 +52,10 @@ def render_card(config: CheckpointConfig, results: Results | None = None) -> str
     from huggingface_hub import ModelCard
     from jinja2 import Environment, StrictUndefined
 
-    environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
-    environment.filters.update(cell=_cell, interval=interval_text, number=_number, duration=duration_text, pairs=_pairs)
+    # `finalize` is the one way out: whatever the template prints is escaped, unless a filter made Markdown of it.
+    environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=markdown)
+    environment.filters.update(interval=_interval, number=_number, duration=duration_text, pairs=_pairs)
+    environment.filters.update(code=code_span, block=code_block, link=web_link)
     body = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         config=config,
         training=config.training,
@@ -66,7 +68,7 @@ def render_card(config: CheckpointConfig, results: Results | None = None) -> str
         start_text=start_text,
         self_supervised=self_supervised(config),
         warnings=sorted({w for row in (results.rows if results else ()) for w in row.warnings}),
-        metric_name=metric_name,
+        metric_title=metric_title,
         pictures=list(card_pictures(config)),
     )
     return str(ModelCard(f"---\n{_front_matter(config, results)}\n---\n\n{body.strip()}\n")).rstrip() + "\n"
@@ -124,7 +126,7 @@ def essentials(config: CheckpointConfig, results: Results | None = None) -> str:
         f"parameters  {weights.parameters:,}, stored as {weights.dtype} in {weights.bytes / 1e6:.1f} MB",
         f"licence     {config.licence} (weights)",
     ]
-    return "\n".join([*lines, "", *_measured(results)])
+    return "\n".join(map(printable, [*lines, "", *_measured(results)]))
 
 
 def starts(config: CheckpointConfig) -> list[StartedFrom]:
@@ -156,10 +158,10 @@ def _front_matter(config: CheckpointConfig, results: Results | None) -> str:
     known = re.fullmatch(r"[A-Za-z0-9.-]+", config.licence)
     data = ModelCardData(
         license=config.licence.lower() if known else "other",
-        license_name=None if known else config.licence,
+        license_name=None if known else printable(config.licence),
         library_name="encoder-zoo",
         pipeline_tag=_PIPELINES[config.modality],
-        tags=["self-supervised", config.method.name, config.modality],
+        tags=["self-supervised", printable(config.method.name), config.modality],
         model_name=config.name,
         eval_results=_eval_results(config, results) or None,
     )
@@ -172,12 +174,12 @@ def _eval_results(config: CheckpointConfig, results: Results | None) -> list[Any
     return [
         EvalResult(
             task_type=_TASKS[config.modality],
-            dataset_type=row.test.name.lower(),
-            dataset_name=row.test.name,
-            dataset_split=row.test.split,
-            dataset_revision=row.test.fingerprint,
-            metric_type="accuracy" if metric == "top1" else metric,
-            metric_name=f"{metric_name(metric)}, {protocol_name(row)}, seed {row.seed}",
+            dataset_type=printable(row.test.name.lower()),
+            dataset_name=printable(row.test.name),
+            dataset_split=printable(row.test.split),
+            dataset_revision=printable(row.test.fingerprint),
+            metric_type="accuracy" if metric == "top1" else printable(metric),
+            metric_name=printable(f"{metric_title(metric)}, {protocol_name(row)}, seed {row.seed}"),
             metric_value=value.value,
         )
         for row in (results.rows if results else ())
@@ -203,31 +205,20 @@ def _input(config: CheckpointConfig) -> str:
 
 
 def _measured(results: Results | None) -> list[str]:
-    lines = ["measured (95 % intervals; floors: the same network untrained, and raw input)"]
+    lines = ["measured (95 % intervals; baselines: the same probe on the untrained network and on the raw input)"]
     table = comparisons(results)
     if not table:
         return ["not measured yet"]
     for line in table:
         if line["encoder"] is None:
             continue
-        floors = [f"{subject} {interval_text(line[subject])}" for subject in _SUBJECTS[1:] if line[subject] is not None]
+        known = [subject for subject in _SUBJECTS[1:] if line[subject] is not None]
+        baselines = [f"{subject} {_interval(line[subject])}" for subject in known]
         lines.append(
-            f"  {line['test'].name}/{line['test'].split}, {line['protocol']}, {metric_name(line['metric'])}: "
-            f"{interval_text(line['encoder'])}; floors: {', '.join(floors) or 'none measured'}"
+            f"  {line['test'].name}/{line['test'].split}, {line['protocol']}, {metric_title(line['metric'])}: "
+            f"{_interval(line['encoder'])}; baselines: {', '.join(baselines) or 'none measured'}"
         )
     return lines
-
-
-def metric_name(metric: str) -> str:
-    """A metric as a reader calls it."""
-    return {"top1": "top-1 accuracy", "mean_per_class": "mean per-class accuracy"}.get(metric, metric.replace("_", " "))
-
-
-def interval_text(metric: Metric | None) -> str:
-    """`61.1 % [59.6, 62.7]`, a dash for None."""
-    if metric is None:
-        return "–"
-    return f"{100 * metric.value:.1f} % [{100 * metric.low:.1f}, {100 * metric.high:.1f}]"
 
 
 def duration_text(seconds: float | None) -> str:
@@ -239,15 +230,14 @@ def duration_text(seconds: float | None) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
+def _interval(metric: Metric | None) -> str:
+    return interval_text(metric, " %")
+
+
 def _number(value: float | None) -> str:
     if value is None:
         return "unknown"
     return f"{value:,}" if isinstance(value, int) else f"{value:g}"
-
-
-def _cell(value: Any) -> str:
-    """Text that cannot break out of a table cell."""
-    return str(value).replace("|", "\\|").replace("\n", " ")
 
 
 def _pairs(row: dict[str, Any]) -> str:

@@ -9,10 +9,10 @@ from typing import Any
 from zoo.checkpoint.config import CheckpointConfig, parse_config
 from zoo.checkpoint.reference import FILE as REFERENCE
 from zoo.checkpoint.results import Results, parse_results
-from zoo.checkpoint.sources import FolderFiles
-from zoo.checkpoint.verify import verify
+from zoo.checkpoint.sources import open_folder
 from zoo.errors import CheckpointError
 from zoo.publish.card import card_pictures, render_card
+from zoo.publish.check import verify
 
 #: dataset name in results.json -> its id on the Hub, where `.eval_results` entries point.
 HUB_DATASETS = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100"}
@@ -25,15 +25,15 @@ def checkpoint_files(folder: str | Path) -> tuple[CheckpointConfig, dict[str, by
     Raises:
         CheckpointError, ConfigError: the folder does not hold what it promises.
     """
-    files = FolderFiles(Path(folder))
-    config = parse_config(files.config(), files.label)
-    failed = [check.text for check in verify(files.label, files, need_results=False) if not check.ok]
+    source = open_folder(Path(folder))
+    config = parse_config(source.config, source.label)
+    failed = [check.text for check in verify(source, need_results=False) if not check.ok]
     if failed:
         raise CheckpointError(f"{folder} is not ready to be published: {failed[0]}")
-    content = {"config.json": files.config()}
+    content = {"config.json": source.config}
     results: Results | None = None
     for name in ("results.json", REFERENCE):
-        text = files.extra(name)
+        text = source.extra(name)
         if text is not None:
             content[name] = text
     if "results.json" in content:
@@ -41,7 +41,7 @@ def checkpoint_files(folder: str | Path) -> tuple[CheckpointConfig, dict[str, by
     content["README.md"] = render_card(config, results).encode()
     content |= {name: picture.encode() for name, picture in card_pictures(config).items()}
     content |= {name: text.encode() for name, text in eval_result_files(results).items()}
-    content[config.weights.file] = files.weights(config.weights.file).read_bytes()
+    content[config.weights.file] = source.weights(config.weights).read_bytes()
     return config, content
 
 

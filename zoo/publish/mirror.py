@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from pathlib import Path
 
 from zoo.checkpoint import catalog
 from zoo.checkpoint.config import CheckpointConfig
 from zoo.checkpoint.writing import check_replaceable
-from zoo.files import disk_errors, replace_folder, write_synced
+from zoo.errors import CheckpointError
+from zoo.files import replacing_folder, write_text
 from zoo.publish.contents import checkpoint_files
 
 INDEX = "index.json"
@@ -42,10 +41,7 @@ def write_mirror(out: str | Path, names: list[str] | None = None) -> list[str]:
         _write(out / name, content)
         listed[name] = _entry(config)
     text = json.dumps({"format_version": 1, "checkpoints": dict(sorted(listed.items()))}, indent=1) + "\n"
-    with disk_errors(out / INDEX):
-        temporary = out / f".{INDEX}.new"
-        write_synced(temporary, text.encode())
-        temporary.replace(out / INDEX)
+    write_text(out / INDEX, text, CheckpointError)
     return chosen
 
 
@@ -65,14 +61,7 @@ def _listed(out: Path) -> dict[str, object]:
 
 def _write(folder: Path, content: dict[str, bytes]) -> None:
     check_replaceable(folder)
-    with disk_errors(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        try:
-            fresh.chmod(0o755)
-            for name, data in content.items():
-                (fresh / name).parent.mkdir(exist_ok=True)
-                write_synced(fresh / name, data)
-            replace_folder(fresh, folder)
-        finally:
-            shutil.rmtree(fresh, ignore_errors=True)
+    with replacing_folder(folder) as fresh:
+        for name, data in content.items():
+            (fresh / name).parent.mkdir(exist_ok=True)
+            (fresh / name).write_bytes(data)

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from zoo.checkpoint.catalog import EMBEDDED
 from zoo.checkpoint.config import CheckpointConfig, check_name
-from zoo.checkpoint.loading import load_checked
+from zoo.checkpoint.loading import load_source
+from zoo.checkpoint.opening import check_mirror
 from zoo.checkpoint.reference import FILE as REFERENCE
 from zoo.checkpoint.reference import Reference, parse_reference
-from zoo.checkpoint.results import Claim, Results, read_results
-from zoo.checkpoint.sources import FolderFiles, locate
+from zoo.checkpoint.results import Claim, Results, parse_results
+from zoo.checkpoint.sources import FolderSource, open_folder
 from zoo.checkpoint.writing import _measured_on, _write_folder
 from zoo.errors import CheckpointError, ConfigError
-from zoo.files import _remove_leftovers, disk_errors, write_synced
+from zoo.files import disk_errors, write_text
 
 
 def publish(
@@ -58,20 +58,18 @@ def publish(
     except ValueError as error:
         raise ConfigError(str(error)) from None
     out, cards = _destinations(out, cards_dir)
+    for mirror in mirrors or ():
+        check_mirror(mirror)
     source, target = _encoder_folder(Path(run_folder)), out / name
     if target.exists() and not overwrite:
         raise CheckpointError(f"{target} is published already; choose another name or pass overwrite=True")
-    for mirror in mirrors or ():
-        if isinstance(locate(mirror), FolderFiles):
-            raise ConfigError(f"mirror {mirror!r} is on this machine only; give hf-hub:org/name@COMMIT or https://...")
-    files = FolderFiles(source)
-    text = files.config()
-    config = load_checked(files, text).config
+    config = load_source(source).config
     assert config is not None
     # Editing the JSON as written keeps every other key, and with it the network digest, as it is.
     changes = {"name": name} if mirrors is None else {"name": name, "mirrors": list(mirrors)}
-    renamed = json.dumps({**json.loads(text), **changes}, indent=1, ensure_ascii=False) + "\n"
-    stored = read_results(source / "results.json") if (source / "results.json").exists() else None
+    renamed = json.dumps({**json.loads(source.config), **changes}, indent=1, ensure_ascii=False) + "\n"
+    text = source.extra("results.json")
+    stored = None if text is None else parse_results(text, f"{source.label}: results.json")
     results = _measured_on(results or stored, config)
     kept = tuple(claims) if claims is not None else stored.claims if stored else ()
     if kept:
@@ -79,8 +77,8 @@ def publish(
         results = measured.model_copy(update={"claims": kept})
     shown = config.model_copy(update={"name": name})
     card, pictures = render_card(shown, results), card_pictures(shown)
-    content = files.weights(config.weights.file).read_bytes()
-    reference = _kept_reference(files, config)
+    content = source.weights(config.weights).read_bytes()
+    reference = _kept_reference(source, config)
     _write_folder(target, renamed, config.weights.file, content, results, reference)
     for file, picture in pictures.items():
         _write_card(cards / file, picture)
@@ -88,10 +86,10 @@ def publish(
     return target
 
 
-def _encoder_folder(run: Path) -> Path:
+def _encoder_folder(run: Path) -> FolderSource:
     for folder in (run / "encoder", run):
         if (folder / "config.json").is_file():
-            return folder
+            return open_folder(folder)
     raise CheckpointError(f"{run} holds no encoder/config.json; is it the folder of a finished training run?")
 
 
@@ -103,20 +101,14 @@ def _destinations(out: str | Path | None, cards_dir: str | Path | None) -> tuple
     return (Path(out) if out is not None else EMBEDDED), cards
 
 
-def _kept_reference(files: FolderFiles, config: CheckpointConfig) -> Reference | None:
+def _kept_reference(source: FolderSource, config: CheckpointConfig) -> Reference | None:
     """The outputs stored when these weights were first written: the older evidence is the better one."""
-    text = files.extra(REFERENCE)
-    found = parse_reference(text, files.label) if text is not None else None
+    text = source.extra(REFERENCE)
+    found = parse_reference(text, source.label) if text is not None else None
     return found if found is not None and found.weights_sha256 == config.weights.sha256 else None
 
 
 def _write_card(path: Path, text: str) -> None:
-    with disk_errors(path):
+    with disk_errors(path, CheckpointError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(path)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            write_synced(temporary, text.encode())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    write_text(path, text, CheckpointError)

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from zoo.checkpoint.config import CheckpointConfig, parse_config
-from zoo.checkpoint.hub import COMMIT, REPO, HubFiles, explain, status
-from zoo.checkpoint.verify import verify
+from zoo.checkpoint.hub import COMMIT, REPO, explain, open_hub, status
+from zoo.checkpoint.sources import Access
 from zoo.errors import ConfigError, HubError, UnknownNameError
+from zoo.publish.check import verify
 from zoo.publish.contents import checkpoint_files
 
 _OWN = re.compile(
@@ -145,7 +146,7 @@ def _check_replaces(
     if replaces is not None or "config.json" not in present:
         return
     with tempfile.TemporaryDirectory(prefix="zoo-push-") as cache:
-        text = HubFiles(f"{repo}@{head}", cache_dir=cache, token=token).config()
+        text = open_hub(f"{repo}@{head}", Access(Path(cache)), token=token).config
     try:
         same = parse_config(text, repo).weights.sha256 == config.weights.sha256
     except ConfigError:
@@ -159,10 +160,9 @@ def _check_replaces(
 def _verify_pushed(repo: str, commit: str, config: CheckpointConfig, token: str | None) -> None:
     """Load and check the commit from the Hub as a stranger would, through a cache of its own."""
     with tempfile.TemporaryDirectory(prefix="zoo-push-") as cache:
-        files = HubFiles(f"{repo}@{commit}", cache_dir=cache, token=token)
-        checks = verify(files.label, files, need_results=False)
-        failed = [check.text for check in checks if not check.ok]
-        if not failed and parse_config(files.config(), repo).weights != config.weights:
+        source = open_hub(f"{repo}@{commit}", Access(Path(cache)), token=token)
+        failed = [check.text for check in verify(source, need_results=False) if not check.ok]
+        if not failed and parse_config(source.config, repo).weights != config.weights:
             failed = ["it holds other weights"]
     if failed:
         raise HubError(

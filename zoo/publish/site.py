@@ -8,18 +8,19 @@ from typing import Any
 
 from zoo.checkpoint import catalog
 from zoo.checkpoint.config import CheckpointConfig
+from zoo.checkpoint.numbers import interval_text, metric_title
 from zoo.checkpoint.results import Claim, Results
-from zoo.files import disk_errors
+from zoo.errors import CheckpointError
+from zoo.files import disk_errors, write_text
 from zoo.publish.card import (
     card_pictures,
     comparisons,
     duration_text,
-    interval_text,
-    metric_name,
     protocol_name,
     render_card,
     self_supervised,
 )
+from zoo.text import page_text
 
 TEMPLATE = Path(__file__).resolve().parent / "templates" / "site.html"
 #: Pictures that lie in a checkpoint folder are shown; larger ones would make the page heavy.
@@ -38,14 +39,14 @@ def write_site(out: str | Path, title: str = "Encoder Zoo") -> Path:
     """
     from jinja2 import Environment, StrictUndefined
 
-    from zoo.files import replacing
-
     out = Path(out)
     found = {name: (catalog.config(name), catalog.results(name)) for name in catalog.list_models()}
     entries = [_entry(name, config, results) for name, (config, results) in found.items()]
     keys = {"modality": "modality", "method": "method", "dataset": "dataset"}
     choices = {label: sorted({entry[key] for entry in entries}) for label, key in keys.items()}
-    environment = Environment(undefined=StrictUndefined, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        undefined=StrictUndefined, autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=page_text
+    )
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     files = {out / "cards" / f"{name}.md": render_card(config, results) for name, (config, results) in found.items()}
     files |= {
@@ -53,10 +54,9 @@ def write_site(out: str | Path, title: str = "Encoder Zoo") -> Path:
     }
     files[out / "index.html"] = template.render(title=title, entries=entries, choices=choices)
     for path, text in files.items():
-        with disk_errors(path):
+        with disk_errors(path, CheckpointError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(path) as temporary:
-                temporary.write_text(text, encoding="utf-8")
+        write_text(path, text, CheckpointError)
     return out / "index.html"
 
 
@@ -108,7 +108,7 @@ def _effort(config: CheckpointConfig) -> str:
 
 
 def _charts(results: Results | None) -> list[dict[str, Any]]:
-    """Bars of top-1 accuracy, the encoder beside its floors; one chart per data and protocol."""
+    """Bars of top-1 accuracy, the encoder beside its baselines; one chart per data and protocol."""
     charts = []
     for line in comparisons(results):
         if line["metric"] != "top1" or line["encoder"] is None:
@@ -129,7 +129,9 @@ def _rows(results: Results | None) -> list[dict[str, str]]:
     return [
         {
             "what": f"{row.test.name}, {protocol_name(row)}, {row.subject}",
-            "value": "; ".join(f"{metric_name(key)} {interval_text(value)}" for key, value in row.metrics.items()),
+            "value": "; ".join(
+                f"{metric_title(key)} {interval_text(value, ' %')}" for key, value in row.metrics.items()
+            ),
             "command": row.command if row.subject == "encoder" else "",
         }
         for row in (results.rows if results else ())

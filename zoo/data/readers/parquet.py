@@ -21,7 +21,7 @@ from zoo.data.reader import PathReader
 from zoo.data.readers.folder import first_file
 from zoo.data.tree import SPLIT_WORDS, visible
 from zoo.errors import DataError
-from zoo.files import workers
+from zoo.device import workers
 from zoo.preprocessing.picture import decode
 
 IMAGE_NAMES = ("image", "img", "images", "png", "jpg", "jpeg", "webp", "picture", "photo")

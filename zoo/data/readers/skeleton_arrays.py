@@ -33,27 +33,6 @@ from zoo.preprocessing.joints import LAYOUTS, layout
 ENDINGS = ("_data_joint", "_position", "_joint", "_data")
 
 
-def save_npz(dataset: Dataset, path: Path) -> None:
-    """Write any skeleton dataset as the `.npz` above."""
-    sequences = [dataset.sample(i) for i in range(len(dataset))]
-    content: dict[str, Any] = {
-        "frames": np.concatenate(sequences).astype(np.float32),
-        "lengths": np.array([len(x) for x in sequences], dtype=np.int64),
-        "keys": np.array([str(key) for key in dataset.keys]),
-        "split": np.array([dataset.split] * len(dataset)),
-        "layout": np.array(dataset.layout),
-        "licence": np.array(dataset.licence),
-    }
-    if dataset.labels is not None:
-        content |= {"labels": dataset.labels, "class_names": np.array(dataset.class_names)}
-    if "person" in dataset.groups:
-        content["groups"] = dataset.groups["person"]
-    with replacing(Path(path)) as temporary, open(temporary, "wb") as file:
-        np.savez_compressed(file, **content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
 def npz_splits(path: Path) -> list[str]:
     """Names of the splits of an `.npz`; `["all"]` if it has none."""
     content = _load_npz(path, ("split",))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,12 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from zoo.data.base import Dataset, Subset
+from zoo.device import chunks_in_order
 from zoo.errors import DataError
-from zoo.files import cache_root, chunks_in_order, locked, make_folder, remove_leftovers, replacing
+from zoo.files import cache_root, locked, make_folder, remove_leftovers, replacing
 from zoo.preprocessing.image import resize_and_crop, to_rgb
 
 #: Part of the file name: raise it whenever the same image would give other pixels.
 PIXEL_VERSION = 2
+_FIX = "free some space, set ZOO_CACHE to another disk, or ask for a smaller size"
 Progress = Callable[[int, int], None]
 
 
@@ -108,24 +108,17 @@ def _build(path: Path, dataset: Dataset, size: int, progress: Progress | None) -
         return pixels
 
     header = {"descr": "|u1", "fortran_order": False, "shape": (len(dataset), size, size, 3)}
-    try:
-        # Plain writes, in order: on a full disk a write fails cleanly, where a memory map would kill the process.
-        with replacing(path) as temporary:
-            with open(temporary, "wb") as file:
-                np.lib.format.write_array_header_1_0(file, header)
-                done = 0
-                for pixels in chunks_in_order(decode, len(dataset)):
-                    file.write(pixels.data)
-                    done += len(pixels)
-                    if progress is not None:
-                        progress(done, len(dataset))
-                file.flush()
-                os.fsync(file.fileno())
-            _refuse_corrupt(dataset, corrupt)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise _no_room(path.parent, needed) from None
-        raise DataError(f"cannot write {path} ({error}); set ZOO_CACHE to another folder") from error
+    # Plain writes, in order: on a full disk a write fails cleanly, where a memory map would kill the process.
+    with replacing(path, fix=_FIX) as temporary:
+        with open(temporary, "wb") as file:
+            np.lib.format.write_array_header_1_0(file, header)
+            done = 0
+            for pixels in chunks_in_order(decode, len(dataset)):
+                file.write(pixels.data)
+                done += len(pixels)
+                if progress is not None:
+                    progress(done, len(dataset))
+        _refuse_corrupt(dataset, corrupt)
 
 
 def _refuse_corrupt(dataset: Dataset, corrupt: list[str]) -> None:
@@ -140,6 +133,5 @@ def _refuse_corrupt(dataset: Dataset, corrupt: list[str]) -> None:
 def _no_room(folder: Path, needed: int) -> DataError:
     free = shutil.disk_usage(folder).free
     return DataError(
-        f"no room for the pixel cache in {folder}: {needed:,} bytes needed, {free:,} free; "
-        "free some space, set ZOO_CACHE to another disk, or ask for a smaller size"
+        f"no room for the pixel cache in {folder}: {needed:,} bytes needed, {free:,} free; {_FIX}"
     )

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from zoo.data.base import Dataset
+from zoo.device import chunks_in_order
 from zoo.errors import DataError, InputError
-from zoo.files import cache_root, chunks_in_order, locked, remove_leftovers, replacing
+from zoo.files import cache_root, locked, remove_leftovers, replacing
 from zoo.preprocessing.skeleton import SkeletonTransform
 
 #: Part of the file name: raise it whenever the same sequence would give other numbers.
@@ -92,17 +93,15 @@ def _build(path: Path, dataset: Dataset, transform: SkeletonTransform, progress:
         sequences += part
         if progress is not None:
             progress(len(sequences), len(dataset))
-    try:
-        # The lengths come last: a store without them is not finished.
-        _lengths_path(path).unlink(missing_ok=True)
-        for place, content in (
-            (path, np.concatenate(sequences)),
-            (_lengths_path(path), np.array([len(x) for x in sequences], dtype=np.int64)),
-        ):
-            with replacing(place) as temporary, open(temporary, "wb") as file:
-                np.lib.format.write_array(file, content, allow_pickle=False)
-    except OSError as error:
-        raise DataError(f"cannot write {path} ({error}); free some space or set ZOO_CACHE to another folder") from None
+    # The lengths come last: a store without them is not finished.
+    _lengths_path(path).unlink(missing_ok=True)
+    for place, content in (
+        (path, np.concatenate(sequences)),
+        (_lengths_path(path), np.array([len(x) for x in sequences], dtype=np.int64)),
+    ):
+        fix = "free some space or set ZOO_CACHE to another folder"
+        with replacing(place, fix=fix) as temporary, open(temporary, "wb") as file:
+            np.lib.format.write_array(file, content, allow_pickle=False)
 
 
 def _prepared(dataset: Dataset, transform: SkeletonTransform, index: int) -> np.ndarray:
