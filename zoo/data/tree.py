@@ -113,3 +113,23 @@ def subfolders(folder: str | os.PathLike[str]) -> list[str]:
             return sorted(entry.name for entry in entries if visible(entry.name) and entry.is_dir())
     except OSError as error:
         raise DataError(f"{os.fspath(folder)} cannot be read ({error.strerror})") from None
+
+
+def split_folders(root: str | os.PathLike[str]) -> dict[str, str]:
+    """split -> name of the folder in `root` that holds it, in the order of `SPLIT_ORDER`; empty without splits.
+
+    Raises:
+        DataError: two folders mean the same split, or `root` cannot be read.
+    """
+    folders = subfolders(root)
+    named = {name: split for name in folders if (split := split_of(name))}
+    # `train` may be a class (of vehicles): alone beside other folders it is a split only if it holds classes itself.
+    clear = len(named) == len(folders) or len(set(named.values())) > 1
+    if not clear and not all(subfolders(os.path.join(root, name)) for name in named):
+        return {}
+    found: dict[str, str] = {}
+    for name, split in named.items():
+        other = found.setdefault(split, name)
+        if other != name:
+            raise DataError(f"{os.fspath(root)} holds {other!r} and {name!r}, which name the same split; keep one")
+    return {split: found[split] for split in SPLIT_ORDER if split in found}

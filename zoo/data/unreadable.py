@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from zoo.data.base import Dataset
+from zoo.device import chunks_in_order
 from zoo.errors import DataError, InputError
-from zoo.files import chunks_in_order
 
 #: How many samples an error names.
 SHOWN = 20

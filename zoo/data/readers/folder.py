@@ -13,7 +13,7 @@ import numpy as np
 from zoo.data.images import SUFFIXES, FileImages
 from zoo.data.labels import check_look_alikes, class_name
 from zoo.data.reader import PathReader
-from zoo.data.tree import SPLIT_ORDER, Tree, split_of, subfolders, visible, walk
+from zoo.data.tree import Tree, split_folders, split_of, subfolders, visible, walk
 from zoo.errors import DataError
 
 LAYOUTS = "expected root/class/image.png, root/train/class/image.png or root/image.png"
@@ -93,19 +93,11 @@ def _has_images(folder: Path) -> bool:
 
 
 def _splits(root: Path) -> dict[str, Part]:
-    folders = subfolders(root)
-    named = {name: split_of(name) for name in folders if split_of(name)}
-    # `train` may be a class (of vehicles): alone beside other folders it is a split only if it holds classes itself.
-    clear = len(named) == len(folders) or len(set(named.values())) > 1
-    if not named or not (clear or all(subfolders(root / name) for name in named)):
+    found = split_folders(root)
+    if not found:
         return {"all": Part(root, walk(root))}
-    found: dict[str, str] = {}
-    for name, split in named.items():
-        other = found.setdefault(split, name)
-        if other != name:
-            raise DataError(f"{root} holds {other!r} and {name!r}, which name the same split; keep one")
-    parts = {split: Part(root / found[split], walk(root / found[split])) for split in SPLIT_ORDER if split in found}
-    for name in sorted(set(folders) - set(named)):
+    parts = {split: Part(root / name, walk(root / name)) for split, name in found.items()}
+    for name in sorted(set(subfolders(root)) - set(found.values())):
         for image in walk(root / name).images:
             next(iter(parts.values())).tree.leave(f"{OUTSIDE} ({name})", f"{name}/{image}")
     return parts

@@ -20,8 +20,8 @@ from zoo.data.labels import encode_labels
 from zoo.data.reader import PathReader
 from zoo.data.readers.folder import first_file
 from zoo.data.tree import SPLIT_WORDS, visible
-from zoo.errors import DataError
 from zoo.device import workers
+from zoo.errors import DataError
 from zoo.preprocessing.picture import decode
 
 IMAGE_NAMES = ("image", "img", "images", "png", "jpg", "jpeg", "webp", "picture", "photo")
