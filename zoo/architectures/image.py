@@ -13,6 +13,7 @@ from zoo.encoder import LAST_LAYER, Encoder, Layer
 from zoo.errors import ConfigError, InputError, ZooError, nearest
 from zoo.preprocessing.image import ImageInput
 from zoo.strict import Strict
+from zoo.text import clipped
 
 #: Up to this side a ResNet gets the 3x3 stem: SimCLR (arXiv 2002.05709) B.9.
 SMALL_IMAGE = 64
@@ -179,7 +180,8 @@ def timm_backbone(arguments: TimmArguments, input: ImageInput) -> nn.Module:
     except Exception as error:  # whatever a constructor does with arguments that do not suit it
         reason = (str(error).splitlines() or [""])[0]
         raise ConfigError(
-            f"timm cannot build {arguments.model!r} with {arguments.model_args}: {type(error).__name__}: {reason}"
+            f"timm cannot build {arguments.model!r} with {clipped(arguments.model_args, 300)}: "
+            f"{type(error).__name__}: {clipped(reason, 300)}"
         ) from None
     if arguments.stem == "cifar":
         width = model.conv1.out_channels if isinstance(model.conv1, nn.Conv2d) else model.conv1[-1].out_channels

@@ -9,6 +9,7 @@ from pathlib import Path
 from zoo.checkpoint.config import Weights
 from zoo.checkpoint.sources import Access, Source
 from zoo.errors import HubError, UnknownNameError
+from zoo.text import clipped
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -119,7 +120,7 @@ def explain(error: Exception) -> str:
             "the hub cannot be reached and the cache does not hold it; check the network, or HF_ENDPOINT for a mirror"
         )
     first = (str(error).strip().splitlines() or [""])[0]
-    return f"{type(error).__name__}: {first}; try again, or check the network and the disk"
+    return f"{type(error).__name__}: {clipped(first, 300)}; try again, or check the network and the disk"
 
 
 def _chain(error: BaseException | None) -> list[BaseException]:

@@ -8,13 +8,12 @@ from pathlib import Path
 
 import torch
 
-from zoo.architectures import build
 from zoo.checkpoint import weights
+from zoo.checkpoint.budget import UNSEEN, build_within
 from zoo.checkpoint.config import parse_config
 from zoo.checkpoint.opening import fetch_weights, open_source
 from zoo.checkpoint.sources import Source
 from zoo.checkpoint.timm_layout import is_timm, load_timm, parse_timm
-from zoo.checkpoint.unfilled import Unfilled
 from zoo.device import check_device
 from zoo.encoder import Encoder
 from zoo.errors import CheckpointError
@@ -58,10 +57,30 @@ def load(
     if pretrained:
         encoder = _load_stable(opened)
     else:
-        source = opened()
-        described = parse_timm(source) if is_timm(source.config) else parse_config(source.config, source.label)
-        encoder = build(described.architecture, described.input)
+        encoder = _untrained(opened())
     return (encoder if place.type == "cpu" else encoder.to(place)).eval()
+
+
+def _untrained(source: Source) -> Encoder:
+    """The network of a checkpoint with random weights, as large as the weights that it says it has."""
+    if is_timm(source.config):
+        found = parse_timm(source)
+        return build_within(found.architecture, found.input, 4 * UNSEEN, fill=True)
+    config = parse_config(source.config, source.label)
+    size = config.weights.bytes
+    if size > UNSEEN and weights.size_of(fetch_weights(source, config)) != size:
+        raise CheckpointError(
+            f"{source.label}: config.json speaks of {size:,} bytes of weights, the file has another size; "
+            "download it again"
+        )
+    encoder = build_within(config.architecture, config.input, size, fill=True)
+    parameters = sum(parameter.numel() for parameter in encoder.parameters())
+    if parameters != config.weights.parameters:
+        raise CheckpointError(
+            f"{source.label}: the architecture has {parameters} parameters, config.json says "
+            f"{config.weights.parameters}"
+        )
+    return encoder
 
 
 def _load_stable(opened: Callable[[], Source]) -> Encoder:
@@ -94,8 +113,8 @@ def load_source(source: Source) -> Encoder:
         raise CheckpointError(f"{error}; {advice}" if advice else str(error)) from None
     entries, metadata = weights.parse_header(buffer, str(path))
     _check_network(source.config, metadata, str(path))
-    with Unfilled(sum(entry.stop - entry.start for entry in entries.values())):
-        encoder = build(config.architecture, config.input)
+    stored = sum(entry.stop - entry.start for entry in entries.values())
+    encoder = build_within(config.architecture, config.input, stored)
     weights.check_fit(entries, encoder, config.weights, str(path))
     if encoder.num_features != config.num_features:
         raise CheckpointError(

@@ -12,12 +12,11 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
-from zoo.architectures import build
 from zoo.checkpoint import weights
+from zoo.checkpoint.budget import build_within, within
 from zoo.checkpoint.config import CheckpointConfig, DatasetRecord, Method, Training, Weights
 from zoo.checkpoint.hub import HubSource
 from zoo.checkpoint.sources import Source
-from zoo.checkpoint.unfilled import Unfilled
 from zoo.encoder import Encoder
 from zoo.errors import CheckpointError, ConfigError, HubError
 from zoo.preprocessing.image import ImageInput
@@ -167,9 +166,8 @@ def load_timm(source: Source) -> Encoder:
         raise CheckpointError(f"{path} is damaged: sha256 {sha256[:12]}...; {source.advice(path)}")
     entries, _ = weights.parse_header(buffer, str(path))
     stored = sum(entry.stop - entry.start for entry in entries.values())
-    with Unfilled(stored):
-        encoder = build(found.architecture, found.input)
-    with Unfilled(stored):
+    encoder = build_within(found.architecture, found.input, stored)
+    with within(stored):
         whole = _whole(found, weights.tensors(buffer, entries), str(path))
     _hand_over(whole, encoder, found.record.pretrained_cfg.classifier, str(path))
     weights.check_finite(encoder.state_dict(), str(path))

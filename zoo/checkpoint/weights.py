@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from zoo.checkpoint.config import MAX_WEIGHT_BYTES, Weights
 from zoo.errors import CheckpointError
 from zoo.strict import unique_keys
+from zoo.text import quoted
 
 DTYPES = {
     "F16": torch.float16,
@@ -34,6 +35,8 @@ DTYPES = {
     "BOOL": torch.bool,
 }
 NETWORK_KEY = "network_sha256"
+#: About 100 bytes describe a tensor, and parsed they take 40 times as many.
+MAX_HEADER_BYTES = 4 << 20
 #: First bytes of files that are often renamed to `.safetensors` -> what they are and what to do.
 _MAGIC = {
     b"PK\x03\x04": "a zip archive (torch.save format)",
@@ -73,7 +76,7 @@ def network_digest(raw_config: dict[str, Any]) -> str:
 def check_suffix(name: str, source: str) -> None:
     """Refuse a weights file that is not `.safetensors`. Raises CheckpointError."""
     if not name.endswith(".safetensors"):
-        raise CheckpointError(f"{source}: the weights file {name!r} is not .safetensors; {_CONVERT}")
+        raise CheckpointError(f"{source}: the weights file {quoted(name)} is not .safetensors; {_CONVERT}")
 
 
 def read_verified(path: Path, weights: Weights) -> Tensor:
@@ -112,10 +115,15 @@ def read_hashed(path: Path, size: int | None = None) -> tuple[Tensor, str]:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from None
 
 
+def size_of(path: Path) -> int:
+    """Bytes of a file, 0 if there is none."""
+    return path.stat().st_size if path.is_file() else 0
+
+
 def _missing(path: Path) -> str:
     pickles = [p.name for p in path.parent.glob("*") if p.suffix in (".pth", ".pt", ".bin", ".ckpt", ".pkl")]
     if pickles:
-        return f"{path.parent} holds {sorted(pickles)[0]!r} where {path.name!r} is expected; {_CONVERT}"
+        return f"{path.parent} holds {quoted(sorted(pickles)[0])} where {path.name!r} is expected; {_CONVERT}"
     return f"{path} is missing; copy or download the whole checkpoint folder again"
 
 
@@ -153,6 +161,8 @@ def parse_header(buffer: Tensor, source: str) -> tuple[dict[str, Entry], dict[st
     if len(buffer) < 8:
         raise CheckpointError(f"{source}: {len(buffer)} bytes are too few for a safetensors file")
     length = int.from_bytes(bytes(buffer[:8].tolist()), "little")
+    if length > MAX_HEADER_BYTES:
+        raise CheckpointError(f"{source}: the header claims {length} bytes, at most {MAX_HEADER_BYTES} are read")
     if length > len(buffer) - 8:
         raise CheckpointError(f"{source}: the header claims {length} bytes, the file has {len(buffer) - 8}")
     try:
@@ -169,7 +179,7 @@ def parse_header(buffer: Tensor, source: str) -> tuple[dict[str, Entry], dict[st
     end = start
     for name, entry in sorted(entries.items(), key=lambda item: (item[1].start, item[1].stop)):
         if entry.start != end:
-            raise CheckpointError(f"{source}: tensor {name!r} starts at byte {entry.start}, expected {end}")
+            raise CheckpointError(f"{source}: tensor {quoted(name)} starts at byte {entry.start}, expected {end}")
         end = entry.stop
     if end != stop:
         raise CheckpointError(f"{source}: {stop - end} bytes after the last tensor belong to none")
@@ -178,24 +188,24 @@ def parse_header(buffer: Tensor, source: str) -> tuple[dict[str, Entry], dict[st
 
 def _entry(name: str, value: Any, start: int, stop: int, source: str) -> Entry:
     if not isinstance(value, dict) or set(value) != {"dtype", "shape", "data_offsets"}:
-        raise CheckpointError(f"{source}: tensor {name!r} needs exactly dtype, shape and data_offsets")
+        raise CheckpointError(f"{source}: tensor {quoted(name)} needs exactly dtype, shape and data_offsets")
     dtype = DTYPES.get(value["dtype"]) if isinstance(value["dtype"], str) else None
     if dtype is None:
         raise CheckpointError(
-            f"{source}: tensor {name!r} has dtype {str(value['dtype'])[:40]!r}; known: {list(DTYPES)}"
+            f"{source}: tensor {quoted(name)} has dtype {quoted(value['dtype'], 40)}; known: {list(DTYPES)}"
         )
     shape, offsets = value["shape"], value["data_offsets"]
     if not _sizes(shape) or not _sizes(offsets) or len(offsets) != 2 or len(shape) > 8:
-        raise CheckpointError(f"{source}: tensor {name!r} has a malformed shape or data_offsets")
+        raise CheckpointError(f"{source}: tensor {quoted(name)} has a malformed shape or data_offsets")
     count = dtype.itemsize
     for side in shape:
         count *= side
         if count > stop:
-            raise CheckpointError(f"{source}: tensor {name!r} of shape {shape} is larger than the file")
+            raise CheckpointError(f"{source}: tensor {quoted(name)} of shape {shape} is larger than the file")
     if offsets[1] - offsets[0] != count or start + offsets[1] > stop:
-        raise CheckpointError(f"{source}: tensor {name!r} needs {count} bytes, its data_offsets are {offsets}")
+        raise CheckpointError(f"{source}: tensor {quoted(name)} needs {count} bytes, its data_offsets are {offsets}")
     if (start + offsets[0]) % dtype.itemsize:
-        raise CheckpointError(f"{source}: tensor {name!r} is not aligned to its {dtype.itemsize}-byte elements")
+        raise CheckpointError(f"{source}: tensor {quoted(name)} is not aligned to its {dtype.itemsize}-byte elements")
     return Entry(dtype, tuple(shape), start + offsets[0], start + offsets[1])
 
 
@@ -222,7 +232,8 @@ def check_fit(entries: dict[str, Entry], module: nn.Module, weights: Weights, so
         entry = entries[name]
         if entry.shape != tuple(tensor.shape) or entry.dtype != dtype:
             raise CheckpointError(
-                f"{source}: tensor {name!r} is {list(entry.shape)} {entry.dtype}, expected {list(tensor.shape)} {dtype}"
+                f"{source}: tensor {quoted(name)} is {list(entry.shape)} {entry.dtype}, "
+                f"expected {list(tensor.shape)} {dtype}"
             )
     parameters = sum(parameter.numel() for parameter in module.parameters())
     if parameters != weights.parameters:
@@ -232,7 +243,7 @@ def check_fit(entries: dict[str, Entry], module: nn.Module, weights: Weights, so
 
 
 def _some(names: list[str]) -> str:
-    return ", ".join(repr(name) for name in names[:3]) + (", ..." if len(names) > 3 else "") if names else "none"
+    return ", ".join(quoted(name) for name in names[:3]) + (", ..." if len(names) > 3 else "") if names else "none"
 
 
 def tensors(buffer: Tensor, entries: dict[str, Entry]) -> dict[str, Tensor]:
@@ -249,4 +260,4 @@ def check_finite(state: dict[str, Tensor], source: str) -> None:
     for name, tensor in state.items():
         # A finite sum proves every element finite at half the cost of isfinite; an overflowing sum proves nothing.
         if tensor.is_floating_point() and not tensor.sum().isfinite() and not tensor.isfinite().all():
-            raise CheckpointError(f"{source}: tensor {name!r} holds NaN or infinite values")
+            raise CheckpointError(f"{source}: tensor {quoted(name)} holds NaN or infinite values")

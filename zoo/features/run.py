@@ -225,9 +225,8 @@ def _start(
         warnings.warn(f"{encoder.name} was in training mode; its features are extracted in eval mode", stacklevel=3)
     device = device_for(encoder, device)
     precision = resolve_precision(precision, device)
-    chosen = (
-        () if layers is None and pool is None else tuple(dict.fromkeys((LAST_LAYER,) if layers is None else layers))
-    )
+    asked = (LAST_LAYER,) if layers is None and pool is not None else layers
+    chosen = tuple(dict.fromkeys(asked or ()))
     if layers is not None and not chosen:
         raise InputError(f"layers is empty; name some of {', '.join(encoder.layers)}")
     if chosen:

@@ -219,7 +219,8 @@ def _read_npy(path: Path) -> dict[str, Any]:
     return record | {"features": features, "labels": None if labels is None else np.array(labels, dtype=np.int64)}
 
 
-def _pyarrow() -> tuple[Any, Any]:
+def pyarrow_modules() -> tuple[Any, Any]:
+    """`pyarrow` and `pyarrow.parquet`; ImportError with the command that installs them."""
     try:
         import pyarrow
         import pyarrow.parquet
@@ -229,7 +230,7 @@ def _pyarrow() -> tuple[Any, Any]:
 
 
 def _write_parquet(table: FeatureTable, file: BinaryIO) -> None:
-    pa, parquet = _pyarrow()
+    pa, parquet = pyarrow_modules()
     widths = _parquet_columns(table.columns, table.features.shape[1])
     metadata = {b"encoder_zoo": json.dumps(table.metadata()).encode()}
     fields = [("key", pa.string()), ("label", pa.int64()), ("class", pa.string())]
@@ -257,7 +258,7 @@ def _parquet_columns(groups: Sequence[tuple[str, Sequence[int]]], width: int) ->
 
 
 def _read_parquet(path: Path) -> dict[str, Any]:
-    _, parquet = _pyarrow()
+    _, parquet = pyarrow_modules()
     with parquet.ParquetFile(path) as file:
         record = json.loads((file.schema_arrow.metadata or {}).get(b"encoder_zoo", b"{}"))
         names = [name for name in file.schema_arrow.names if name == "feature" or name.startswith("feature:")]
