@@ -6,7 +6,7 @@ import inspect
 from typing import Any, Literal
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_serializer
 from torch import Tensor, nn
 
 from zoo.encoder import LAST_LAYER, Encoder, Layer
@@ -38,6 +38,11 @@ class TimmArguments(Strict):
     stem: Literal["imagenet", "cifar"] = "imagenet"
     model_args: dict[str, Any] = {}
     timm_defaults: TimmDefaults | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_none(self, handler: Any) -> dict[str, Any]:
+        # Older zoos refuse a key that they do not know.
+        return {key: value for key, value in handler(self).items() if key != "timm_defaults" or value is not None}
 
     @field_validator("model_args")
     @classmethod
