@@ -17,7 +17,7 @@ from evaluation.report.tables import CAPTION, HEADERS, as_csv, lines
 from evaluation.report.verdict import Judgement, counted, groups, how, judged, versus_text
 from evaluation.suite import Entry, SuiteResults, SuiteRun
 from zoo.checkpoint.numbers import interval_text, metric_title, percent, points
-from zoo.checkpoint.results import Metric, Result
+from zoo.checkpoint.results import Metric, Result, variant_of
 from zoo.files import write_whole
 
 if TYPE_CHECKING:
@@ -115,10 +115,10 @@ def headlines(rows: Sequence[Result], family: Sequence[Result] | None = None) ->
     by_encoder = {id(group[0]): group for group in groups(rows)}
     for each in judged(rows, family):
         values = {row.subject: row.metrics.get(each.metric) for row in by_encoder[id(each.row)]}
-        labels = each.row.settings.get("labels")
+        variant = variant_of(each.row)
         found.append(
             Headline(
-                protocol=protocol_title(each.row.protocol) + (f", {labels}" if labels else ""),
+                protocol=protocol_title(each.row.protocol) + (f", {variant}" if variant else ""),
                 metric=metric_title(each.metric),
                 encoder=interval_text(values["encoder"]),
                 untrained=_value(values.get("untrained")),

@@ -11,6 +11,7 @@ METRICS = {
     "top1": "top-1 accuracy",
     "mean_per_class": "mean per-class accuracy",
     "map": "mAP",
+    "episode_acc": "accuracy over episodes",
     "map_at_r": "MAP@R",
     "r_precision": "R-precision",
     "nmi": "NMI",

@@ -11,7 +11,7 @@ from zoo.architectures.genotype import parse_genotype
 from zoo.checkpoint.catalog import check_measured_on, config, results
 from zoo.checkpoint.config import CheckpointConfig, StartedFrom, parse_config
 from zoo.checkpoint.numbers import interval_text, metric_title
-from zoo.checkpoint.results import Metric, Result, Results, parse_results, setting_text
+from zoo.checkpoint.results import Metric, Result, Results, parse_results, setting_text, variant_of
 from zoo.checkpoint.sources import open_source
 
 
@@ -101,9 +101,8 @@ def comparisons(results: Results | None) -> list[dict[str, Any]]:
 
 
 def protocol_name(row: Result) -> str:
-    """The protocol, and how many labels it gave where it gives several amounts: `"few-label-v1, 5 %"`."""
-    labels = row.settings.get("labels")
-    return row.protocol if labels is None else f"{row.protocol}, {labels}"
+    """The protocol, and what tells its rows apart where it gives several: `"few-label-v1, 5 %"`."""
+    return ", ".join(part for part in (row.protocol, variant_of(row)) if part)
 
 
 def essentials(config: CheckpointConfig, results: Results | None = None) -> str:
