@@ -19,6 +19,7 @@ from zoo.data.base import Dataset
 from zoo.data.registry import examples
 from zoo.encoder import Encoder
 from zoo.errors import DataError, UnknownNameError
+from zoo.text import printable
 
 
 def parser() -> argparse.ArgumentParser:
@@ -99,9 +100,10 @@ def suite(options: argparse.Namespace, command: str) -> int:
     from evaluation.console import stages
     from evaluation.report.suite_page import overview, write_suite
 
+    encoder = load(options.encoder)
     with stages() as progress:
         found = run_suite(
-            load(options.encoder),
+            encoder,
             options.suite,
             options.data_root or options.root,
             folders=[options.dataset] if options.dataset else [],
@@ -119,9 +121,9 @@ def suite(options: argparse.Namespace, command: str) -> int:
     console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
     console.print(overview(found))
     for skipped in found.skipped:
-        console.print(f"skipped {skipped.title}: {skipped.reason}", markup=False)
+        console.print(printable(f"skipped {skipped.title}: {skipped.reason}"), markup=False)
     if options.out is not None:
-        print(f"wrote {write_suite(found, options.encoder, options.out, weights_sha256(options.encoder))}")
+        print(f"wrote {write_suite(found, options.encoder, options.out, weights_sha256(encoder))}")
     return 0
 
 
@@ -189,14 +191,13 @@ def write(found: Evaluation, encoder: str, folder: Path) -> Path:
     from evaluation.report.page import write_report
     from evaluation.report.skeleton_strips import motion_strips
     from evaluation.report.tables import as_csv
-    from zoo.files import replacing
+    from zoo.files import write_text
 
     folder.mkdir(parents=True, exist_ok=True)
-    network = load(encoder)
-    results = Results(weights_sha256=_sha256(network), rows=found.rows)
+    network = found.encoder
+    results = Results(weights_sha256=weights_sha256(network), rows=found.rows)
     for name, text in (("results.json", results.to_json()), ("results.csv", as_csv(found.rows))):
-        with replacing(folder / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_text(folder / name, text, DataError)
     names = found.test_data.class_names
     predicted = next(iter(found.predicted.values()), None)
     figures = [
@@ -216,12 +217,8 @@ def write(found: Evaluation, encoder: str, folder: Path) -> Path:
     )
 
 
-def weights_sha256(encoder: str) -> str | None:
-    """The hash in the checkpoint's config.json."""
-    return _sha256(load(encoder))
-
-
-def _sha256(network: Encoder) -> str | None:
+def weights_sha256(network: Encoder) -> str | None:
+    """The hash in the checkpoint's config.json; None for an encoder that was never published."""
     return network.config.weights.sha256 if network.config is not None else None
 
 

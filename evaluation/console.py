@@ -7,6 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from evaluation.protocols.base import Progress
+from zoo.text import printable
+
+
+def shown(text: object) -> str:
+    """Text of others between rich's own marks: nothing in it is a mark or moves the cursor."""
+    from rich.markup import escape
+
+    return escape(printable(text))
 
 
 @contextmanager
@@ -21,9 +29,9 @@ def stages(quiet: bool = False) -> Iterator[Progress]:
         task = bar.add_task("", total=None)
 
         def advance(what: str, done: int, total: int) -> None:
-            bar.update(task, description=what, completed=done, total=total)
+            bar.update(task, description=shown(what), completed=done, total=total)
             if what not in seen and not quiet and not console.is_terminal:
-                console.print(what, markup=False)
+                console.print(printable(what), markup=False)
             seen.add(what)
 
         yield advance

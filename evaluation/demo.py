@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from evaluation.command import report_duplicates, splits, write
-from evaluation.console import stages
+from evaluation.console import shown, stages
 from evaluation.evaluate import evaluate
 from zoo.checkpoint.catalog import list_models
 from zoo.checkpoint.loading import load
@@ -73,13 +73,16 @@ def run(
     encoder = encoder or default_encoder(modality)
     data = data or default_data(modality)
     train, test = splits(data)
-    console.print(f"encoder [bold]{encoder}[/], data [bold]{train.name}[/]: {train.split} and {test.split}")
+    console.print(
+        f"encoder [bold]{shown(encoder)}[/], data [bold]{shown(train.name)}[/]: {shown(train.split)} and "
+        f"{shown(test.split)}"
+    )
     command = f"zoo demo --data {data} --encoder {encoder} --limit {limit}"
     with stages() as progress:
         found = evaluate(load(encoder), train, test, limit=limit, command=command, progress=progress)
         report_duplicates(found.train_data, found.test_data)
     console.print(table(found.rows))
     report = write(found, encoder, out)
-    console.print(f"report with neighbours, embedding map and confusions: [bold]{report}[/]")
+    console.print(f"report with neighbours, embedding map and confusions: [bold]{shown(report)}[/]")
     console.print(f"{time.perf_counter() - started:.0f} s")
     return report

@@ -34,6 +34,7 @@ class Evaluation:
         train, test: the encoder's own features.
         predicted: versioned protocol name -> the encoder's predictions `(N,)` on the test split.
         train_data, test_data: the splits as evaluated (after `limit`).
+        encoder: the encoder that was evaluated.
     """
 
     rows: tuple[Result, ...]
@@ -41,6 +42,7 @@ class Evaluation:
     test: Features
     train_data: Dataset
     test_data: Dataset
+    encoder: Encoder
     predicted: dict[str, np.ndarray] = field(default_factory=dict)
 
 
@@ -151,7 +153,7 @@ def evaluate(
         answers = measured.outcomes[0].predicted
         if answers is not None and answers.ndim == 1:
             predicted.setdefault(measured.protocol.name, answers)
-    return Evaluation(tuple(rows), *own, train, test, predicted)
+    return Evaluation(tuple(rows), *own, train, test, encoder, predicted)
 
 
 @dataclass

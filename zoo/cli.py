@@ -11,6 +11,7 @@ import typer
 
 from zoo.data.registry import examples
 from zoo.errors import ZooError
+from zoo.text import clipped, printable
 
 app = typer.Typer(
     name="zoo",
@@ -37,6 +38,7 @@ def list_command(
     """The published checkpoints, one a line, with what they are."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from zoo.checkpoint.catalog import config, list_models
 
@@ -48,7 +50,7 @@ def list_command(
         table.add_column(heading, justify="right" if heading in ("epochs", "features", "parameters") else "left")
     for name in names:
         found = config(name)
-        table.add_row(
+        cells = (
             name,
             found.method.title,
             found.training.dataset.name,
@@ -56,6 +58,8 @@ def list_command(
             str(found.num_features),
             f"{found.weights.parameters:,}",
         )
+        # As Text: a title with [brackets] is not markup.
+        table.add_row(*(Text(clipped(cell)) for cell in cells))
     Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
@@ -89,7 +93,8 @@ def extract(
         table = run(
             load(encoder), dataset, out=out, batch_size=batch_size, device=device, precision=precision, progress=advance
         )
-    print(f"{out}: {table.features.shape[0]:,} x {table.features.shape[1]} features of {dataset.name}/{dataset.split}")
+    rows, length = table.features.shape
+    print(printable(f"{out}: {rows:,} x {length} features of {dataset.name}/{dataset.split}"))
 
 
 @app.command()
@@ -193,7 +198,7 @@ def import_command(
         licence=licence,
         dtype=dtype,
     )
-    print("\n".join(account.lines(keys)))
+    print("\n".join(map(printable, account.lines(keys))))
     total = len(account.used) + len(account.left)
     print(
         f"{total} keys of {file}: {len(account.used)} used, {len(account.left)} left; {config.name} is in {out}, "
@@ -268,7 +273,7 @@ def verify(
             lines += repeat(name, data)
         for line in lines:
             failed = failed or not line.ok
-            print(f"{'ok  ' if line.ok else 'FAIL'} {name}: {line.text}")
+            print(printable(f"{'ok  ' if line.ok else 'FAIL'} {name}: {line.text}"))
     raise typer.Exit(1 if failed else 0)
 
 
@@ -310,9 +315,10 @@ class progress_bar:
 
     def __init__(self, title: str) -> None:
         from rich.console import Console
+        from rich.markup import escape
         from rich.progress import Progress
 
-        self.title = title
+        self.title = escape(printable(title))
         self._bar = Progress(console=Console(stderr=True), transient=True)
 
     def __enter__(self):

@@ -17,6 +17,7 @@ from evaluation.report.page import write_report
 from evaluation.report.tables import as_csv, lines, table
 from evaluation.report.verdict import groups, judged, verdict
 from zoo.checkpoint.results import DataRecord, Metric, Result, Versus
+from zoo.errors import DataError
 
 HOSTILE = "<script>alert('x')</script>\"&|[red]"
 VOID = {"meta", "img", "br", "link", "input", "hr"}
@@ -266,7 +267,7 @@ def test_given_descriptions_replace_our_own(tmp_path):
 def test_a_failed_write_keeps_the_old_page(tmp_path, monkeypatch):
     path = write_report(tmp_path, [row()], title="old", encoder_name="e")
     monkeypatch.setattr("pathlib.Path.write_bytes", lambda self, data: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(DataError, match="disk full"):
         write_report(tmp_path, [row()], title="new", encoder_name="e")
     assert "<title>old</title>" in path.read_text(encoding="utf-8")
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]

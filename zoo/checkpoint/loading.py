@@ -14,7 +14,8 @@ from torch.overrides import TorchFunctionMode
 from zoo.architectures import build
 from zoo.checkpoint import weights
 from zoo.checkpoint.config import CheckpointConfig, parse_config
-from zoo.checkpoint.sources import Source, fetch_weights, open_source
+from zoo.checkpoint.opening import fetch_weights, open_source
+from zoo.checkpoint.sources import Source
 from zoo.device import check_device
 from zoo.encoder import Encoder
 from zoo.errors import CheckpointError
