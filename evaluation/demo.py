@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 
 from evaluation.command import report_duplicates, splits, write
-from evaluation.console import shown, stages
 from evaluation.evaluate import evaluate
 from zoo.checkpoint.catalog import list_models
 from zoo.checkpoint.loading import load
+from zoo.console import output, shown, stages
 from zoo.errors import UnknownNameError, nearest
 
 #: Used where a person happens to have it; otherwise the demo needs nothing but scikit-learn's own images.
@@ -51,8 +50,14 @@ def run(
     out: Path = Path("reports/demo"),
     limit: int = 1300,
     modality: str = "image",
+    *,
+    download: bool = False,
+    device: str | None = None,
+    batch_size: int = 256,
+    workers: int | None = None,
+    quiet: bool = False,
 ) -> Path:
-    """Load, extract, probe beside the floors, print the table, write the report.
+    """Load, extract, probe beside the baselines, print the table, write the report.
 
     Args:
         data: a dataset address; None for `default_data`.
@@ -60,26 +65,30 @@ def run(
         out: folder of the report.
         limit: at most this many samples a split.
         modality: `"image"` or `"skeleton"`, for what is not given.
+        download: fetch the dataset if it is missing.
+        device, batch_size, workers: of the forward pass, see `zoo.extract`.
+        quiet: show no progress.
 
     Returns:
         The path of the HTML report.
     """
-    from rich.console import Console
-
     from evaluation.report.tables import table
 
     started = time.perf_counter()
-    console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
+    console = output()
     encoder = encoder or default_encoder(modality)
     data = data or default_data(modality)
-    train, test = splits(data)
+    train, test = splits(data, download=download)
     console.print(
         f"encoder [bold]{shown(encoder)}[/], data [bold]{shown(train.name)}[/]: {shown(train.split)} and "
         f"{shown(test.split)}"
     )
     command = f"zoo demo --data {data} --encoder {encoder} --limit {limit}"
-    with stages() as progress:
-        found = evaluate(load(encoder), train, test, limit=limit, command=command, progress=progress)
+    with stages(quiet) as progress:
+        found = evaluate(
+            load(encoder), train, test, limit=limit, device=device, batch_size=batch_size, workers=workers,
+            command=command, progress=progress,
+        )  # fmt: skip
         report_duplicates(found.train_data, found.test_data)
     console.print(table(found.rows))
     report = write(found, encoder, out)

@@ -19,7 +19,7 @@ from evaluation.protocols import PROTOCOLS, protocol
 from evaluation.protocols.base import Progress, Protocol
 from zoo.checkpoint.results import DataRecord, Metric, Result, Versus
 from zoo.data.base import Dataset, Joined
-from zoo.data.splits import held_out
+from zoo.data.splits import at_most
 from zoo.encoder import Encoder
 from zoo.errors import DataError, UnknownNameError
 from zoo.features.extract import embed
@@ -60,6 +60,9 @@ def evaluate(
     limit: int | None = None,
     seed: int = 0,
     precision: str = "auto",
+    device: str | None = None,
+    batch_size: int = 256,
+    workers: int | None = None,
     keep: str | Path | bool = False,
     command: str = "",
     progress: Progress | None = None,
@@ -77,7 +80,7 @@ def evaluate(
         initialisations: the untrained network is the mean over this many random initialisations.
         limit: at most this many samples a split, stratified and seeded.
         seed: of every random choice.
-        precision: of the forward pass, see `zoo.extract`.
+        precision, device, batch_size, workers: of the forward pass, see `zoo.extract`.
         keep: read features from, and leave them in, a folder (True: $ZOO_CACHE/features), mapped into memory.
         command: what a person types to repeat the numbers; stored with them.
         progress: called as `progress(what, done, total)`.
@@ -87,7 +90,7 @@ def evaluate(
     """
     if not protocols:
         raise UnknownNameError(f"no protocol was given; known: {', '.join(PROTOCOLS)}")
-    options = {"seed": seed, "precision": precision, "progress": progress}
+    options = {"seed": seed, "precision": precision, "device": device, "progress": progress}
     chosen = [protocol(name, (settings or {}).get(name), **options) for name in protocols]
     if train.labels is None or test.labels is None:
         raise DataError(f"{train.name} has no labels; a probe needs them (class folders give labels)")
@@ -109,13 +112,14 @@ def evaluate(
         before, validation = len(train), limited(validation, limit, seed)
         train = Joined([train, validation])
         held = np.arange(before, len(train), dtype=np.int64)
+    forward = {"precision": precision, "device": device, "batch_size": batch_size, "workers": workers}
     own: tuple[Features, Features] | None = None
     found: dict[str, dict[str, _Measured]] = {}
     for subject in ("encoder", "untrained", "raw") if floors else ("encoder",):
         collected = found.setdefault(subject, {})
         for number in range(initialisations if subject == "untrained" else 1):
             network = floor_features.untrained(encoder, seed + number) if subject == "untrained" else encoder
-            parts = [_features(subject, network, part, precision, keep, progress) for part in (train, test)]
+            parts = [_features(subject, network, part, forward, keep, progress) for part in (train, test)]
             own = own or (parts[0], parts[1])
             for each in chosen:
                 if each.needs_network and parts[0].network is None:
@@ -237,16 +241,14 @@ def limited(dataset: Dataset, limit: int | None, seed: int = 0) -> Dataset:
     """At most `limit` samples of a split, stratified and seeded; the split itself if it is smaller."""
     if limit is None or len(dataset) <= limit:
         return dataset
-    labels = dataset.labels if dataset.labels is not None else len(dataset)
-    _, kept = held_out(labels, limit / len(dataset), seed)
-    return dataset.subset(np.sort(kept))
+    return dataset.subset(at_most(dataset.labels, len(dataset), limit, seed))
 
 
 def _features(
     subject: str,
     network: Encoder,
     dataset: Dataset,
-    precision: str,
+    forward: dict[str, Any],
     keep: str | Path | bool,
     progress: Progress | None,
 ) -> Features:
@@ -262,9 +264,9 @@ def _features(
 
     if keep:
         folder = None if keep is True else keep
-        found = cached_features(network, dataset, precision=precision, folder=folder, progress=advance)
+        found = cached_features(network, dataset, **forward, folder=folder, progress=advance)
     else:
-        found = embed(network, dataset, precision=precision, progress=advance)
+        found = embed(network, dataset, **forward, progress=advance)
     return Features(found, labels, dataset, network, groups_of(dataset))
 
 

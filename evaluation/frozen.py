@@ -21,6 +21,9 @@ def cached_features(
     dataset: Dataset,
     *,
     precision: str = "auto",
+    device: str | None = None,
+    batch_size: int = 256,
+    workers: int | None = None,
     folder: str | Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
@@ -33,7 +36,10 @@ def cached_features(
     Raises:
         InputError, DataError: as `zoo.extract`.
     """
-    return extract_cached(encoder, dataset, precision=precision, folder=folder, progress=progress).features
+    return extract_cached(
+        encoder, dataset, batch_size=batch_size, device=device, precision=precision, workers=workers, folder=folder,
+        progress=progress,
+    ).features  # fmt: skip
 
 
 #: Kinds of groups whose members are alike, the first that is known counts. A camera or a setup is shared by strangers.

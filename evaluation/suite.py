@@ -81,6 +81,11 @@ class SuiteRun:
         """All results."""
         return tuple(row for evaluation in self.found.values() for row in evaluation.rows)
 
+    @property
+    def encoder(self) -> Encoder | None:
+        """The probed encoder; None where every dataset was skipped."""
+        return next((evaluation.encoder for evaluation in self.found.values()), None)
+
     def entry(self, name: str) -> Entry:
         """The entry of a dataset."""
         return next(entry for entry in self.suite.datasets if entry.name == name)

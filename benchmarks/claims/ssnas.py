@@ -31,9 +31,9 @@ from benchmarks.records import publish
 from evaluation.evaluate import evaluate
 from evaluation.floors import untrained
 from evaluation.metrics import interval, unpaired
-from training.__main__ import main as train
 from training.environment import code_commit, hardware
 from training.recipe import read_recipe
+from training.run import train
 from zoo.architectures import build
 from zoo.architectures.genotype import NB201_OPS, DartsGenotype, NB201Genotype, genotype_hash, parse_genotype
 from zoo.checkpoint.catalog import config as published_config
@@ -116,8 +116,8 @@ def retrained(
         if not (folder / "encoder" / "config.json").exists():
             bare = genotype.model_copy(update={"search": {}})
             with timed(folder):
-                if status := train([RECIPE, f"encoder.genotype={bare.text()}", *given, "--out", str(folder)]):
-                    sys.exit(status)
+                if not train(RECIPE, [f"encoder.genotype={bare.text()}", *given], out=folder).finished:
+                    sys.exit(1)
         scores = judge(load(f"local-dir:{folder / 'encoder'}"), folder, options)
         write_text(path, json.dumps({**scores, **kept_cost(folder)}) + "\n")
     floor = folder / "untrained.json"

@@ -50,7 +50,7 @@ def protocol(name: str, settings: Mapping[str, Any] | None = None, **options: An
     """A protocol by its short name, such as `"logreg"`.
 
     Args:
-        settings: changes to its settings. options: `seed`, `precision`, `progress`, as of `Protocol`.
+        settings: changes to its settings. options: `seed`, `precision`, `device`, `progress`, as of `Protocol`.
 
     Raises:
         UnknownNameError: no such protocol; names the nearest. ConfigError: a setting it cannot have.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 import torch
 
 from evaluation.__main__ import main
-from evaluation.command import parser, run
+from evaluation.command import ProbeOptions, command_text, probe, read_command
 from evaluation.evaluate import evaluate
 from evaluation.floors import raw, untrained
 from evaluation.frozen import Features
@@ -69,7 +70,7 @@ def test_the_command_line_writes_what_its_stored_command_repeats(address, tmp_pa
     assert stored.weights_sha256 == load(address).config.weights.sha256
     command = shlex.split(stored.rows[0].command)
     assert command[:3] == ["python", "-m", "evaluation"] and "--out" not in command
-    again = run(parser().parse_args(command[3:]), "", quiet=True)
+    again = probe(*read_command(stored.rows[0].command), quiet=True)
     assert [row.metrics for row in again.rows] == [row.metrics for row in stored.rows]
 
 
@@ -93,8 +94,7 @@ def test_bad_input_is_one_line_and_exit_status_2(address, arguments, message, ca
 
 def test_copies_of_training_images_in_the_test_split_are_reported(address):
     with pytest.warns(UserWarning, match="exact copies of training samples"):
-        options = [address, DATA, "--test-split", "train", "--protocol", "knn", "--no-floors"]
-        run(parser().parse_args(options), "", quiet=True)
+        probe(address, DATA, ProbeOptions(test_split="train", protocol="knn", no_floors=True), quiet=True)
 
 
 def test_one_class_is_refused_before_any_feature_is_computed(address):
@@ -128,3 +128,25 @@ def test_constant_features_are_counted_whatever_their_value():
     part = Features(x, np.arange(50_000) % 2)
     outcome = LogisticProbe(LogRegV3(c_grid=(1e-3,))).run(part, part)
     assert any("1 of 3 features are constant" in warning for warning in outcome.warnings)
+
+
+def test_a_stored_command_is_read_as_the_command_line_reads_it():
+    from zoo.cli import parse
+
+    texts = [
+        "NAME data/x --train-split train+val --protocol logreg,knn --k 1 5 --limit 80 --seed 3 --precision fp32",
+        "NAME --suite downstream --data-root data --labels 0.5 1 --download --simclr-finetune --no-floors",
+        "NAME data/x --no-baselines --initialisations 2 --test-split=val --batch-size 8 --device cpu --workers 2",
+    ]
+    for text in texts:
+        encoder, data, options = read_command(f"python -m evaluation {text}")
+        values = parse("probe", text.split())
+        read = {field.name: values[field.name] for field in fields(ProbeOptions)}
+        read |= {name: tuple(read[name] or ()) for name in ("k", "labels")}
+        assert (encoder, data, options) == (values["encoder"], values["data"], ProbeOptions(**read))
+        again = read_command(command_text(encoder, data, options))
+        assert again == (encoder, data, replace(options, device=None, batch_size=256, workers=None))
+    assert read_command("python -m benchmarks.claims.clsa x") is None
+    for text, message in (("N d --k", "needs a value"), ("N d --kk 1", "did you mean '--k'"), ("a b c", "at most one")):
+        with pytest.raises(ConfigError, match=message):
+            read_command(f"zoo probe {text}")

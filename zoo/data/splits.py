@@ -47,6 +47,25 @@ def held_out(
     return np.setdiff1d(np.arange(len(groups), dtype=np.int64), indices, assume_unique=True), indices
 
 
+def at_most(labels: np.ndarray | Sequence[int] | None, samples: int, limit: int, seed: int) -> np.ndarray:
+    """`limit` of `samples` indices, sorted: stratified by `labels` where there are any, all where there are no more.
+
+    The part of `held_out`, from which samples of the largest classes are left out until it is small enough.
+
+    Args:
+        labels: `(samples,)`, or None. seed: a non-negative integer.
+    """
+    if samples <= limit:
+        return np.arange(samples, dtype=np.int64)
+    groups = np.zeros(samples, dtype=np.int64) if labels is None else np.asarray(labels)
+    _, kept = held_out(groups if labels is not None else samples, limit / samples, seed)
+    members = [part for part in _shuffled(np.unique(groups[kept], return_inverse=True)[1].reshape(-1), seed)]
+    sizes = [len(part) for part in members]
+    for _ in range(len(kept) - limit):
+        sizes[int(np.argmax(sizes))] -= 1
+    return np.sort(kept[np.concatenate([part[:size] for part, size in zip(members, sizes, strict=True)])])
+
+
 def folds(labels: np.ndarray | Sequence[int], count: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Stratified cross-validation: for each fold `(rest, held)`, sorted int64 indices, the same on every platform.
 

@@ -19,7 +19,7 @@ FORMAT = "encoder-zoo-features-1"
 _ROWS = 8192  # rows per Parquet group and per copied block: bounds the memory of a save
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class FeatureTable:
     """Frozen features of a dataset, with all that is needed to use them or to make them again.
 
@@ -50,6 +50,13 @@ class FeatureTable:
 
     def __len__(self) -> int:
         return len(self.features)
+
+    def __repr__(self) -> str:
+        """`<FeatureTable 10,000 x 512 of cifar10/test by simclr_resnet18_cifar10, 10 classes, bf16>`."""
+        classes = f"{len(self.class_names)} classes" if self.labels is not None else "no labels"
+        rows, columns = self.features.shape
+        source = f" of {self.dataset}/{self.split} by {self.encoder}" if self.dataset else ""
+        return f"<FeatureTable {rows:,} x {columns:,}{source}, {classes}, {self.precision}>"
 
     def metadata(self) -> dict[str, Any]:
         """Everything but the per-sample fields, as plain JSON values."""

@@ -1,20 +1,22 @@
 """Evaluation preprocessing: a sample as users have it -> the tensor that `Encoder.forward` takes.
 
-PIL and torch only: this sits on the `torch.hub` path, where torchvision need not be installed.
+PIL and torch only: this sits on the `torch.hub` path, where torchvision need not be installed. torch is imported where
+it is used, as `zoo list` reads specifications without it.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
 from PIL import Image
 from pydantic import Field, field_validator
-from torch import Tensor
 
 from zoo.preprocessing.picture import to_rgb
 from zoo.strict import Strict
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class ImageInput(Strict):
@@ -79,11 +81,15 @@ class ImageTransform:
     """
 
     def __init__(self, input: ImageInput) -> None:
+        import torch
+
         self.input = input
         self.mean = torch.tensor(input.mean).view(1, 3, 1, 1)
         self.std = torch.tensor(input.std).view(1, 3, 1, 1)
 
     def __call__(self, image: Any) -> Tensor:
+        import torch
+
         return self.normalise(torch.from_numpy(self.pixels(image))[None])[0]
 
     def pixels(self, image: Any) -> np.ndarray:

@@ -204,17 +204,18 @@ def _input(config: CheckpointConfig) -> str:
 
 
 def _measured(results: Results | None) -> list[str]:
-    lines = ["measured (95 % intervals; floors: the same network untrained, and raw input)"]
+    lines = ["measured (95 % intervals; baselines: the same probe on the untrained network and on the raw input)"]
     table = comparisons(results)
     if not table:
         return ["not measured yet"]
     for line in table:
         if line["encoder"] is None:
             continue
-        floors = [f"{subject} {_interval(line[subject])}" for subject in _SUBJECTS[1:] if line[subject] is not None]
+        known = [subject for subject in _SUBJECTS[1:] if line[subject] is not None]
+        baselines = [f"{subject} {_interval(line[subject])}" for subject in known]
         lines.append(
             f"  {line['test'].name}/{line['test'].split}, {line['protocol']}, {metric_title(line['metric'])}: "
-            f"{_interval(line['encoder'])}; floors: {', '.join(floors) or 'none measured'}"
+            f"{_interval(line['encoder'])}; baselines: {', '.join(baselines) or 'none measured'}"
         )
     return lines
 
