@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from evaluation.report.verdict import group_title, groups, subject_title, versus_of, versus_text
+from evaluation.report.verdict import group_title, versus_of
+from zoo.checkpoint.judging import groups, subject_title, versus_text
 from zoo.checkpoint.numbers import interval_text, metric_title, percent
 from zoo.checkpoint.results import DataRecord, Result, setting_text, variant_of
 from zoo.text import printable

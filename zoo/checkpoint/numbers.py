@@ -26,6 +26,11 @@ def metric_title(metric: str) -> str:
     return known.replace("_", " ")
 
 
+def rounded(fraction: float) -> float:
+    """A fraction for metadata, to a hundredth of a per cent."""
+    return round(fraction, 4)
+
+
 def percent(fraction: float) -> str:
     """`0.61123` -> `"61.1"`."""
     return f"{100 * fraction:.1f}"
