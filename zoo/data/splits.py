@@ -59,7 +59,7 @@ def at_most(labels: np.ndarray | Sequence[int] | None, samples: int, limit: int,
         return np.arange(samples, dtype=np.int64)
     groups = np.zeros(samples, dtype=np.int64) if labels is None else np.asarray(labels)
     _, kept = held_out(groups if labels is not None else samples, limit / samples, seed)
-    members = [part for part in _shuffled(np.unique(groups[kept], return_inverse=True)[1].reshape(-1), seed)]
+    members = list(_shuffled(np.unique(groups[kept], return_inverse=True)[1].reshape(-1), seed))
     sizes = [len(part) for part in members]
     for _ in range(len(kept) - limit):
         sizes[int(np.argmax(sizes))] -= 1

@@ -91,6 +91,7 @@ def extract_cached(
     batch_size: int = 256,
     device: str | torch.device | None = None,
     precision: Precision = "auto",
+    workers: int | None = None,
     folder: str | os.PathLike[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> FeatureTable:
@@ -107,6 +108,6 @@ def extract_cached(
     Raises:
         InputError, DataError: as `extract`.
     """
-    run = _start(encoder, dataset, batch_size, device, precision, None, progress)
+    run = _start(encoder, dataset, batch_size, device, precision, workers, progress)
     home = make_folder(cache_root() / "features" if folder is None else Path(folder))
     return extract_to(run, home / f"{run.origin}.npy", resume=True, wait=True)

@@ -14,6 +14,7 @@ from zoo.checkpoint.judging import headline_of
 from zoo.checkpoint.numbers import interval_text, metric_title, rounded
 from zoo.checkpoint.opening import open_source
 from zoo.checkpoint.results import Metric, Results, parse_results, setting_text
+from zoo.checkpoint.timm_layout import TimmCheckpoint, is_timm, parse_timm
 from zoo.publish import summary
 from zoo.text import code_block, code_span, markdown, printable, web_link
 
@@ -32,11 +33,28 @@ def show(address: str) -> str:
     if ":" not in address:
         return essentials(config(address), results(address))
     source = open_source(address)
+    if is_timm(source.config):
+        return _timm_essentials(parse_timm(source))
     found = parse_config(source.config, source.label)
     text = source.extra("results.json")
     measured = None if text is None else parse_results(text, f"{source.label}: results.json")
     check_measured_on(measured, found, f"{source.label}: results.json")
     return essentials(found, measured)
+
+
+def _timm_essentials(found: TimmCheckpoint) -> str:
+    """What timm says of its checkpoint; the weights are not fetched for it."""
+    (paper, url), input = found.origin, found.input
+    lines = [
+        f"timm {found.title}: an encoder of the library timm, trained by others.",
+        "",
+        f"origin      {' '.join(part for part in (paper, url) if part) or 'not stated by timm'}",
+        f"address     {found.address}",
+        f"input       {input.size[0]}x{input.size[1]} px RGB, {input.interpolation}, crop {input.crop_fraction:g} "
+        f"({input.crop_mode})",
+        f"licence     {found.licence} (weights)",
+    ]
+    return "\n".join(printable(line) for line in lines)
 
 
 TEMPLATE = Path(__file__).resolve().parent / "templates" / "card.md"
