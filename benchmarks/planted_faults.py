@@ -19,11 +19,11 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
 import zoo
-from evaluation.console import stages
 from evaluation.evaluate import limited
 from evaluation.look.duplicates import near_duplicates, thumbnails_of
 from evaluation.look.labels import check_labels
 from evaluation.look.outliers import outliers
+from zoo.console import stages
 from zoo.data.base import Dataset
 from zoo.data.images import ImageSequence
 from zoo.features.extract import embed

@@ -16,7 +16,7 @@ from tests.zoo.checkpoints import record, results_for, write_small
 from tests.zoo.test_cli import root, zoo_command  # noqa: F401  (fixtures)
 from zoo.checkpoint.config import parse_config
 from zoo.checkpoint.results import Claim, Difference, parse_results
-from zoo.cli import progress_bar
+from zoo.console import stages
 from zoo.errors import DataWarning, HubError, ZooError
 from zoo.publish import card as card_module
 from zoo.publish.card import essentials, render_card
@@ -198,8 +198,8 @@ def test_list_and_show_survive_every_title(written, tmp_path, monkeypatch, zoo_c
 
 
 def test_progress_takes_a_name_as_it_is():
-    with progress_bar("extracting [/x] \x1b[2J") as advance:
-        advance(1, 2)
+    with stages() as advance:
+        advance("extracting [/x] \x1b[2J", 1, 2)
 
 
 @pytest.mark.parametrize("kind", [ZooError, HubError, DataWarning])
