@@ -149,12 +149,11 @@ def evaluate(
         for subject, collected in found.items()
         for key, measured in collected.items()
     ]
-    predicted = {
-        measured.protocol.name: outcome.predicted
-        for measured in found["encoder"].values()
-        for outcome in measured.outcomes
-        if outcome.predicted is not None and outcome.predicted.ndim == 1
-    }
+    predicted: dict[str, np.ndarray] = {}
+    for measured in found["encoder"].values():
+        answers = measured.outcomes[0].predicted
+        if answers is not None and answers.ndim == 1:
+            predicted.setdefault(measured.protocol.name, answers)
     return Evaluation(tuple(rows), *own, train, test, encoder, predicted)
 
 
