@@ -19,6 +19,7 @@ from evaluation.protocols import PROTOCOLS, protocol
 from evaluation.protocols.base import Progress, Protocol
 from zoo.checkpoint.results import DataRecord, Metric, Result, Versus
 from zoo.data.base import Dataset, Joined
+from zoo.data.labels import class_indices
 from zoo.data.splits import held_out
 from zoo.encoder import Encoder
 from zoo.errors import DataError, UnknownNameError
@@ -89,6 +90,8 @@ def evaluate(
     chosen = [protocol(name, (settings or {}).get(name), **options) for name in protocols]
     if train.labels is None or test.labels is None:
         raise DataError(f"{train.name} has no labels; a probe needs them (class folders give labels)")
+    for part in (train, test, *([validation] if validation is not None and validation.labels is not None else [])):
+        class_indices(part.labels, f"{part.name}/{part.split}")  # said before the features are computed, not after
     if initialisations < 1:
         raise DataError(f"the untrained network needs at least 1 initialisation, got {initialisations}")
     if train.class_names != test.class_names:
@@ -250,7 +253,7 @@ def _features(
     progress: Progress | None,
 ) -> Features:
     assert dataset.labels is not None
-    labels = np.asarray(dataset.labels, dtype=np.int64)
+    labels = class_indices(dataset.labels, f"{dataset.name}/{dataset.split}")
     if subject == "raw":
         return Features(floor_features.raw(network, dataset), labels, dataset)
     advance = None

@@ -218,7 +218,8 @@ def check_fit(entries: dict[str, Entry], module: nn.Module, weights: Weights, so
         entry = entries[name]
         if entry.shape != tuple(tensor.shape) or entry.dtype != dtype:
             raise CheckpointError(
-                f"{source}: tensor {quoted(name)} is {list(entry.shape)} {entry.dtype}, expected {list(tensor.shape)} {dtype}"
+                f"{source}: tensor {quoted(name)} is {list(entry.shape)} {entry.dtype}, "
+                f"expected {list(tensor.shape)} {dtype}"
             )
     parameters = sum(parameter.numel() for parameter in module.parameters())
     if parameters != weights.parameters:
