@@ -1,148 +1,240 @@
-"""`python -m evaluation ENCODER DATASET`: probes beside baselines, as a table, files and a report."""
+"""`probe` and `probe_suite`: what `zoo probe` and `python -m evaluation` call, as typed functions."""
 
 from __future__ import annotations
 
-import argparse
+import shlex
 import sys
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from evaluation.evaluate import Evaluation, evaluate
-from evaluation.protocols import PROTOCOLS
 from evaluation.protocols.finetune import SIMCLR_TRANSFER
-from evaluation.suite import read_suite, run_suite, suite_names
+from evaluation.suite import SuiteRun, read_suite, run_suite
 from zoo.checkpoint.loading import load
 from zoo.checkpoint.results import Results
+from zoo.console import stages
 from zoo.data.addresses import available_splits, open_dataset
 from zoo.data.base import Dataset
-from zoo.data.registry import examples
+from zoo.data.pairs import describe
 from zoo.encoder import Encoder
-from zoo.errors import DataError, UnknownNameError
-from zoo.text import printable
+from zoo.errors import ConfigError, DataError, UnknownNameError, nearest
+
+#: Options that decide how fast numbers come, not which, and so are no part of a stored command.
+SPEED = ("device", "batch_size", "workers")
+#: What a stored command may begin with.
+STARTS = (["python", "-m", "evaluation"], ["zoo", "probe"])
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    made = argparse.ArgumentParser(
-        prog="python -m evaluation",
-        description="Probe an encoder on a labelled dataset, beside an untrained encoder and raw input.",
-    )
-    made.add_argument("encoder", help="a catalogue name, hf-hub:org/name[@revision] or local-dir:PATH")
-    made.add_argument(
-        "dataset",
-        nargs="?",
-        help=f"{examples()}; with --suite optional: a folder with train/ and test/ to add to the suite",
-    )
-    made.add_argument("--suite", help=f"measure on many datasets at once: {' or '.join(suite_names())}")
-    made.add_argument("--data-root", help="with --suite: the folder that holds the datasets; default $ZOO_DATA")
-    made.add_argument("--train-split", default="train")
-    made.add_argument("--test-split", help="default: test if there is one, else the validation split")
-    made.add_argument("--root", help="where torchvision datasets lie")
-    made.add_argument("--download", action="store_true", help="fetch the dataset if it is missing")
-    made.add_argument(
-        "--protocol", help=f"comma-separated, of {', '.join(PROTOCOLS)}; default: logreg,knn, or those of the suite"
-    )
-    made.add_argument("--k", type=int, nargs="+", help="fix the grid of k instead of the protocol's")
-    made.add_argument("--labels", type=float, nargs="+", help="few_label: shares of each class, or numbers per class")
-    made.add_argument(
-        "--simclr-finetune",
-        action="store_true",
-        help="finetune: SimCLR's 20,000 steps, batch 256 and grid of 56 settings",
-    )
-    made.add_argument("--no-floors", action="store_true", help="leave out the untrained encoder and the raw input")
-    made.add_argument(
-        "--initialisations",
-        type=int,
-        default=3,
-        help="the untrained encoder is the mean over this many random networks",
-    )
-    made.add_argument("--limit", type=int, help="at most this many samples a split, stratified")
-    made.add_argument("--seed", type=int, default=0)
-    made.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16", "fp16"))
-    made.add_argument("--out", type=Path, help="folder for results.json, results.csv and report.html")
-    return made
+@dataclass(frozen=True)
+class ProbeOptions:
+    """How to probe; each field is the option of the same name on the command line, with its meaning and default.
+
+    Attributes:
+        suite: name of many datasets to measure on; None for one dataset.
+        data_root: where the datasets of a suite lie; None for $ZOO_DATA.
+        train_split, test_split: names of splits; `test_split` None for test, else the validation split.
+        root: where torchvision datasets lie. download: fetch the dataset if it is missing.
+        protocol: short names separated by commas; None for logreg and knn, or those of the suite.
+        k: a fixed grid of k for the kNN probe; empty for the protocol's own.
+        labels: amounts of labels for few_label: shares of each class, or numbers per class.
+        simclr_finetune: fine-tune as SimCLR did, with its 20,000 steps and 56 settings.
+        no_floors: leave out the baselines (the untrained network and the raw input).
+        initialisations: the untrained network is the mean over this many random networks.
+        limit: at most this many samples a split, stratified by class.
+        seed: of every random choice.
+        precision: of the forward pass: auto, fp32, bf16 or fp16.
+        device, batch_size, workers: as in `zoo.extract`.
+    """
+
+    suite: str | None = None
+    data_root: str | None = None
+    train_split: str = "train"
+    test_split: str | None = None
+    root: str | None = None
+    download: bool = False
+    protocol: str | None = None
+    k: tuple[int, ...] = ()
+    labels: tuple[float, ...] = ()
+    simclr_finetune: bool = False
+    no_floors: bool = False
+    initialisations: int = 3
+    limit: int | None = None
+    seed: int = 0
+    precision: str = "auto"
+    device: str | None = None
+    batch_size: int = 256
+    workers: int | None = None
+
+    def protocols(self, default: Sequence[str]) -> list[str]:
+        """The short names that were asked for."""
+        if self.protocol is None:
+            return list(default)
+        return [name.strip() for name in self.protocol.split(",") if name.strip()]
+
+    def settings(self) -> dict[str, dict[str, object]]:
+        """Changes to the protocols' settings."""
+        changes: dict[str, dict[str, object]] = {}
+        if self.k:
+            changes["knn"] = {"k_grid": self.k}
+        if self.labels:
+            changes["few_label"] = {"amounts": self.labels}
+        if self.simclr_finetune:
+            changes["finetune"] = SIMCLR_TRANSFER
+        return changes
 
 
-def run(options: argparse.Namespace, command: str, quiet: bool = False) -> Evaluation:
-    """Evaluate as the parsed options say; progress goes to stderr."""
-    from evaluation.console import stages
+def command_text(encoder: str, data: str | None, options: ProbeOptions) -> str:
+    """The command that repeats the numbers; options that have their default, or only change the speed, are left out."""
+    words = ["python", "-m", "evaluation", encoder, *([] if data is None else [data])]
+    for field in fields(options):
+        value = getattr(options, field.name)
+        if field.name in SPEED or value == field.default:
+            continue
+        words.append("--" + field.name.replace("_", "-"))
+        if isinstance(value, tuple):
+            words += [f"{each:g}" for each in value]
+        elif value is not True:
+            words.append(str(value))
+    return shlex.join(words)
 
-    if options.limit is not None and options.limit < 4:
-        raise DataError(f"--limit {options.limit} leaves nothing to measure; give at least 4")
-    if options.dataset is None:
-        raise DataError("no dataset was named; give a folder or a name, or --suite for many at once")
-    encoder = load(options.encoder)
-    train, test = splits(options.dataset, options.train_split, options.test_split, options.root, options.download)
+
+def read_command(text: str) -> tuple[str, str | None, ProbeOptions] | None:
+    """Encoder, data and options of a probe command as `command_text` writes it; None for one of another program.
+
+    Raises:
+        ConfigError: it is a probe command, but an option or a value of it is not known.
+    """
+    words = shlex.split(text)
+    start = next((start for start in STARTS if words[: len(start)] == start), None)
+    if start is None:
+        return None
+    known = {"--" + field.name.replace("_", "-"): field for field in fields(ProbeOptions)}
+    known |= {"--no-baselines": known["--no-floors"]}
+    given: dict[str, object] = {}
+    places, rest = [], words[len(start) :]
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--"):
+            places.append(word)
+            continue
+        name, _, value = word.partition("=")
+        if name not in known:
+            raise ConfigError(f"{text!r}: no option {name}; {nearest(name, list(known))}")
+        field = known[name]
+        if field.default is False:
+            given[field.name] = True
+            continue
+        values = [value] if value else [rest.pop(0)] if rest else []
+        while isinstance(field.default, tuple) and rest and _number(rest[0]) is not None:
+            values.append(rest.pop(0))
+        read = values if field.type.startswith("str") else [_number(each) for each in values]
+        if not read or None in read:
+            raise ConfigError(f"{text!r}: {name} needs a value of type {field.type}")
+        given[field.name] = tuple(read) if isinstance(field.default, tuple) else read[0]
+    if not 1 <= len(places) <= 2:
+        raise ConfigError(f"{text!r} must name an encoder and at most one dataset")
+    return places[0], places[1] if len(places) == 2 else None, ProbeOptions(**given)
+
+
+def _number(text: str) -> int | float | None:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return None
+
+
+def probe(
+    encoder: str,
+    data: str,
+    options: ProbeOptions | None = None,
+    *,
+    command: str | None = None,
+    quiet: bool = False,
+) -> Evaluation:
+    """Probe an encoder on one labelled dataset, beside its baselines. Progress goes to stderr.
+
+    Args:
+        encoder: an address that `zoo.load` takes.
+        data: an address that `zoo.open_dataset` takes.
+        options: None for all defaults.
+        command: text to store with the numbers; None for the command that repeats this call.
+        quiet: show no progress.
+
+    Raises:
+        ZooError: an unknown name, data that cannot be probed, or weights that cannot be loaded.
+    """
+    options = options or ProbeOptions()
+    _check_limit(options)
+    train, test = splits(data, options.train_split, options.test_split, options.root, options.download)
+    if not quiet:
+        print(describe(train, test), file=sys.stderr)
+    network = load(encoder)
     with stages(quiet) as progress:
         found = evaluate(
-            encoder,
+            network,
             train,
             test,
-            protocols=_protocols(options, ("logreg", "knn")),
-            settings=_settings(options),
+            protocols=options.protocols(("logreg", "knn")),
+            settings=options.settings(),
             floors=not options.no_floors,
             initialisations=options.initialisations,
             limit=options.limit,
             seed=options.seed,
             precision=options.precision,
-            command=command,
+            device=options.device,
+            batch_size=options.batch_size,
+            workers=options.workers,
+            command=command_text(encoder, data, options) if command is None else command,
             progress=progress,
         )
         report_duplicates(found.train_data, found.test_data)
     return found
 
 
-def suite(options: argparse.Namespace, command: str) -> int:
-    """Run a suite as the parsed options say; exit status 0 also where datasets were skipped."""
-    from rich.console import Console
+def probe_suite(
+    encoder: str, options: ProbeOptions, *, folder: str | None = None, command: str | None = None, quiet: bool = False
+) -> SuiteRun:
+    """Probe an encoder on every dataset of the suite `options.suite` that is there.
 
-    from evaluation.console import stages
-    from evaluation.report.suite_page import overview, write_suite
+    Args:
+        encoder: an address that `zoo.load` takes.
+        folder: an image folder with train and test to add to the suite.
+        command, quiet: as in `probe`.
 
-    with stages() as progress:
-        found = run_suite(
-            load(options.encoder),
+    Raises:
+        ZooError: as `probe`, but a dataset that is missing is skipped.
+    """
+    assert options.suite is not None
+    _check_limit(options)
+    with stages(quiet) as progress:
+        return run_suite(
+            load(encoder),
             options.suite,
             options.data_root or options.root,
-            folders=[options.dataset] if options.dataset else [],
-            protocols=_protocols(options, read_suite(options.suite).protocols),
-            settings=_settings(options),
+            folders=[] if folder is None else [folder],
+            protocols=options.protocols(read_suite(options.suite).protocols),
+            settings=options.settings(),
             download=options.download,
             floors=not options.no_floors,
             initialisations=options.initialisations,
             limit=options.limit,
             seed=options.seed,
             precision=options.precision,
-            command=command,
+            device=options.device,
+            batch_size=options.batch_size,
+            workers=options.workers,
+            command=command_text(encoder, folder, options) if command is None else command,
             progress=progress,
         )
-    console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
-    console.print(overview(found))
-    for skipped in found.skipped:
-        console.print(printable(f"skipped {skipped.title}: {skipped.reason}"), markup=False)
-    if options.out is not None:
-        print(f"wrote {write_suite(found, options.encoder, options.out, weights_sha256(options.encoder))}")
-    return 0
 
 
-def _protocols(options: argparse.Namespace, default: Sequence[str]) -> list[str]:
-    """The short names that were asked for."""
-    if options.protocol is None:
-        return list(default)
-    return [name.strip() for name in options.protocol.split(",") if name.strip()]
-
-
-def _settings(options: argparse.Namespace) -> dict[str, dict[str, object]]:
-    """Changes to the protocols' settings."""
-    changes: dict[str, dict[str, object]] = {}
-    if options.k:
-        changes["knn"] = {"k_grid": tuple(options.k)}
-    if options.labels:
-        changes["few_label"] = {"amounts": tuple(options.labels)}
-    if options.simclr_finetune:
-        changes["finetune"] = SIMCLR_TRANSFER
-    return changes
+def _check_limit(options: ProbeOptions) -> None:
+    if options.limit is not None and options.limit < 4:
+        raise DataError(f"--limit {options.limit} leaves nothing to measure; give at least 4")
 
 
 def splits(
@@ -190,14 +282,13 @@ def write(found: Evaluation, encoder: str, folder: Path) -> Path:
     from evaluation.report.page import write_report
     from evaluation.report.skeleton_strips import motion_strips
     from evaluation.report.tables import as_csv
-    from zoo.files import replacing
+    from zoo.files import write_text
 
     folder.mkdir(parents=True, exist_ok=True)
-    network = load(encoder)
-    results = Results(weights_sha256=_sha256(network), rows=found.rows)
+    network = found.encoder
+    results = Results(weights_sha256=weights_sha256(network), rows=found.rows)
     for name, text in (("results.json", results.to_json()), ("results.csv", as_csv(found.rows))):
-        with replacing(folder / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_text(folder / name, text, DataError)
     names = found.test_data.class_names
     predicted = next(iter(found.predicted.values()), None)
     figures = [
@@ -217,23 +308,6 @@ def write(found: Evaluation, encoder: str, folder: Path) -> Path:
     )
 
 
-def weights_sha256(encoder: str) -> str | None:
-    """The hash in the checkpoint's config.json."""
-    return _sha256(load(encoder))
-
-
-def _sha256(network: Encoder) -> str | None:
+def weights_sha256(network: Encoder) -> str | None:
+    """The hash in the checkpoint's config.json; None for an encoder that was never published."""
     return network.config.weights.sha256 if network.config is not None else None
-
-
-def _without_out(arguments: list[str]) -> list[str]:
-    """The command without its output folder: the numbers do not depend on it."""
-    kept, skip = [], False
-    for argument in arguments:
-        if skip:
-            skip = False
-        elif argument == "--out":
-            skip = True
-        elif not argument.startswith("--out="):
-            kept.append(argument)
-    return kept

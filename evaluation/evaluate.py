@@ -20,7 +20,8 @@ from evaluation.protocols.base import Progress, Protocol
 from zoo.checkpoint.results import DataRecord, Metric, Result, Versus
 from zoo.data.base import Dataset, Joined
 from zoo.data.labels import class_indices
-from zoo.data.splits import held_out
+from zoo.data.pairs import check_pair
+from zoo.data.splits import at_most
 from zoo.encoder import Encoder
 from zoo.errors import DataError, UnknownNameError
 from zoo.features.extract import embed
@@ -35,6 +36,7 @@ class Evaluation:
         train, test: the encoder's own features.
         predicted: versioned protocol name -> the encoder's predictions `(N,)` on the test split.
         train_data, test_data: the splits as evaluated (after `limit`).
+        encoder: the encoder that was evaluated.
     """
 
     rows: tuple[Result, ...]
@@ -42,6 +44,7 @@ class Evaluation:
     test: Features
     train_data: Dataset
     test_data: Dataset
+    encoder: Encoder
     predicted: dict[str, np.ndarray] = field(default_factory=dict)
 
 
@@ -59,6 +62,9 @@ def evaluate(
     limit: int | None = None,
     seed: int = 0,
     precision: str = "auto",
+    device: str | None = None,
+    batch_size: int = 256,
+    workers: int | None = None,
     keep: str | Path | bool = False,
     command: str = "",
     progress: Progress | None = None,
@@ -76,7 +82,7 @@ def evaluate(
         initialisations: the untrained network is the mean over this many random initialisations.
         limit: at most this many samples a split, stratified and seeded.
         seed: of every random choice.
-        precision: of the forward pass, see `zoo.extract`.
+        precision, device, batch_size, workers: of the forward pass, see `zoo.extract`.
         keep: read features from, and leave them in, a folder (True: $ZOO_CACHE/features), mapped into memory.
         command: what a person types to repeat the numbers; stored with them.
         progress: called as `progress(what, done, total)`.
@@ -86,37 +92,35 @@ def evaluate(
     """
     if not protocols:
         raise UnknownNameError(f"no protocol was given; known: {', '.join(PROTOCOLS)}")
-    options = {"seed": seed, "precision": precision, "progress": progress}
+    options = {"seed": seed, "precision": precision, "device": device, "progress": progress}
     chosen = [protocol(name, (settings or {}).get(name), **options) for name in protocols]
-    if train.labels is None or test.labels is None:
-        raise DataError(f"{train.name} has no labels; a probe needs them (class folders give labels)")
-    for part in (train, test, *([validation] if validation is not None and validation.labels is not None else [])):
-        class_indices(part.labels, f"{part.name}/{part.split}")  # said before the features are computed, not after
+    for part in filter(None, (train, test, validation)):
+        if part.labels is not None:  # said before the features are computed, not after
+            class_indices(part.labels, f"{part.name}/{part.split}")
     if initialisations < 1:
         raise DataError(f"the untrained network needs at least 1 initialisation, got {initialisations}")
-    if train.class_names != test.class_names:
-        raise DataError(
-            f"the splits have different classes: {list(train.class_names)[:5]}... in {train.split}, "
-            f"{list(test.class_names)[:5]}... in {test.split}"
-        )
-    if len(np.unique(train.labels)) < 2:  # said before the features are computed, not after
+    if (
+        train.labels is not None and len(np.unique(train.labels)) < 2
+    ):  # said before the features are computed, not after
         raise DataError(
             f"{train.name}/{train.split} holds one class only ({train.class_names[int(train.labels[0])]!r}); a probe "
             "needs at least two"
         )
+    check_pair(train, test)
     train, test = limited(train, limit, seed), limited(test, limit, seed)
     held = None
     if validation is not None:
         before, validation = len(train), limited(validation, limit, seed)
         train = Joined([train, validation])
         held = np.arange(before, len(train), dtype=np.int64)
+    forward = {"precision": precision, "device": device, "batch_size": batch_size, "workers": workers}
     own: tuple[Features, Features] | None = None
     found: dict[str, dict[str, _Measured]] = {}
     for subject in ("encoder", "untrained", "raw") if floors else ("encoder",):
         collected = found.setdefault(subject, {})
         for number in range(initialisations if subject == "untrained" else 1):
             network = floor_features.untrained(encoder, seed + number) if subject == "untrained" else encoder
-            parts = [_features(subject, network, part, precision, keep, progress) for part in (train, test)]
+            parts = [_features(subject, network, part, forward, keep, progress) for part in (train, test)]
             own = own or (parts[0], parts[1])
             for each in chosen:
                 if each.needs_network and parts[0].network is None:
@@ -155,7 +159,7 @@ def evaluate(
         for outcome in measured.outcomes
         if outcome.predicted is not None and outcome.predicted.ndim == 1
     }
-    return Evaluation(tuple(rows), *own, train, test, predicted)
+    return Evaluation(tuple(rows), *own, train, test, encoder, predicted)
 
 
 @dataclass
@@ -239,23 +243,21 @@ def limited(dataset: Dataset, limit: int | None, seed: int = 0) -> Dataset:
     """At most `limit` samples of a split, stratified and seeded; the split itself if it is smaller."""
     if limit is None or len(dataset) <= limit:
         return dataset
-    labels = dataset.labels if dataset.labels is not None else len(dataset)
-    _, kept = held_out(labels, limit / len(dataset), seed)
-    return dataset.subset(np.sort(kept))
+    return dataset.subset(at_most(dataset.labels, len(dataset), limit, seed))
 
 
 def _features(
     subject: str,
     network: Encoder,
     dataset: Dataset,
-    precision: str,
+    forward: dict[str, Any],
     keep: str | Path | bool,
     progress: Progress | None,
 ) -> Features:
     assert dataset.labels is not None
     labels = class_indices(dataset.labels, f"{dataset.name}/{dataset.split}")
     if subject == "raw":
-        return Features(floor_features.raw(network, dataset), labels, dataset)
+        return Features(floor_features.raw(network, dataset), labels, dataset, groups=groups_of(dataset))
     advance = None
     if progress is not None:
 
@@ -264,10 +266,10 @@ def _features(
 
     if keep:
         folder = None if keep is True else keep
-        found = cached_features(network, dataset, precision=precision, folder=folder, progress=advance)
+        found = cached_features(network, dataset, **forward, folder=folder, progress=advance)
     else:
-        found = embed(network, dataset, precision=precision, progress=advance)
-    return Features(found, labels, dataset, network)
+        found = embed(network, dataset, **forward, progress=advance)
+    return Features(found, labels, dataset, network, groups_of(dataset))
 
 
 def _record(dataset: Dataset) -> DataRecord:

@@ -22,6 +22,9 @@ def cached_features(
     dataset: Dataset,
     *,
     precision: str = "auto",
+    device: str | None = None,
+    batch_size: int = 256,
+    workers: int | None = None,
     folder: str | Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
@@ -34,11 +37,16 @@ def cached_features(
     Raises:
         InputError, DataError: as `zoo.extract`.
     """
-    return extract_cached(encoder, dataset, precision=precision, folder=folder, progress=progress).features
+    return extract_cached(
+        encoder, dataset, batch_size=batch_size, device=device, precision=precision, workers=workers, folder=folder,
+        progress=progress,
+    ).features  # fmt: skip
 
 
 #: Kinds of groups whose members are alike, the first that is known counts. A camera or a setup is shared by strangers.
 GROUPS = ("person", "video", "product", "object")
+#: A choice over fewer groups than this is said to be uncertain.
+FEW_GROUPS = 5
 #: Rows checked at once: a table larger than memory is never copied.
 ROWS = 16_384
 
@@ -52,12 +60,14 @@ class Features:
         labels: `(N,)` class indices of any integer dtype; kept as int64. Raises DataError if they are none.
         dataset: the samples themselves, for protocols that train the network; None where only features are known.
         network: what made the features; None for raw input.
+        groups: `(N,)` int64, samples that are alike beyond their class (see `groups_of`); None where that is unknown.
     """
 
     features: np.ndarray
     labels: np.ndarray
     dataset: Dataset | None = None
     network: Encoder | None = None
+    groups: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if self.labels is not None:  # `check` says what is missing then
@@ -65,7 +75,8 @@ class Features:
 
     def take(self, indices: np.ndarray) -> Features:
         """Some of the samples, without the dataset behind them."""
-        return Features(self.features[indices], self.labels[indices])
+        groups = None if self.groups is None else self.groups[indices]
+        return Features(self.features[indices], self.labels[indices], groups=groups)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -148,6 +159,12 @@ def selection(labels: np.ndarray, held: np.ndarray | None, fraction: float, seed
     if np.bincount(labels).max() < 2:
         return None
     return held_out(labels, fraction, seed)
+
+
+def few_groups(groups: np.ndarray | None, folds: int) -> list[str]:
+    """What a reader must know of settings that were chosen on whole groups: that there were few."""
+    count = 0 if groups is None else len(np.unique(groups))
+    return [f"settings were chosen on {folds} folds of {count} groups only"] if count < FEW_GROUPS else []
 
 
 def _warnings(train: Features) -> tuple[str, ...]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
-import shlex
+from dataclasses import replace
 
-from evaluation.command import parser, run, splits
+from evaluation.command import ProbeOptions, probe, read_command, splits
 from evaluation.protocols import short_name
 from zoo.checkpoint import catalog
 from zoo.checkpoint.results import Result
@@ -16,13 +15,23 @@ from zoo.errors import ZooError
 TOLERANCE = 0.005
 
 
-def repeat(name: str, data: str | None = None) -> list[Check]:
+def repeat(
+    name: str,
+    data: str | None = None,
+    *,
+    device: str | None = None,
+    batch_size: int = 256,
+    workers: int | None = None,
+    quiet: bool = True,
+) -> list[Check]:
     """Run every stored command of a checkpoint again and compare each metric.
 
     Args:
         name: a published checkpoint.
         data: where its dataset lies on this machine; None for where each command says, and commands whose
             dataset is not there are left out with a line that says so.
+        device, batch_size, workers: of the forward pass, see `zoo.extract`.
+        quiet: show no progress.
 
     Raises:
         UnknownNameError, DataError: as the evaluation itself.
@@ -31,35 +40,37 @@ def repeat(name: str, data: str | None = None) -> list[Check]:
     rows = () if results is None else results.rows
     checks: list[Check] = []
     for command in dict.fromkeys(row.command for row in rows):
-        arguments = shlex.split(command)
-        if arguments[:3] != ["python", "-m", "evaluation"]:
-            checks.append(Check(False, f"cannot repeat {command!r}: it is no `python -m evaluation` command"))
+        found = read_command(command)
+        if found is None:
+            checks.append(Check(False, f"cannot repeat {command!r}: it is no `zoo probe` command"))
             continue
-        options = parser().parse_args(arguments[3:])
-        if options.suite:
+        encoder, address, options = found
+        options = replace(options, download=False, device=device, batch_size=batch_size, workers=workers)
+        if options.suite or address is None:
             checks.append(Check(True, f"not repeated: `{command}` (a suite of many datasets; run it by hand)"))
             continue
-        if data is not None:
-            options.dataset = data
-        elif (missing := _not_at_hand(options)) is not None:
+        address = data or address
+        if data is None and (missing := _not_at_hand(address, options)) is not None:
             checks.append(Check(True, f"not repeated: `{command}` ({missing})"))
             continue
         # Not those of the command: what "logreg" stands for may have become another version since.
         names = dict.fromkeys(short_name(row.protocol) for row in rows if row.command == command)
-        options.protocol = ",".join(name for name in names if name is not None)
         stored = [row.spread for row in rows if row.command == command and row.subject == "untrained"]
-        options.initialisations = max((len(v) for spread in stored for v in spread.values()), default=1)
-        measured = run(options, command, quiet=True).rows if options.protocol else ()
+        options = replace(
+            options,
+            protocol=",".join(name for name in names if name is not None),
+            initialisations=max((len(v) for spread in stored for v in spread.values()), default=1),
+        )
+        measured = probe(encoder, address, options, command=command, quiet=quiet).rows if options.protocol else ()
         again = {_key(row): row for row in measured}
         checks += [_compare(row, again.get(_key(row))) for row in rows if row.command == command]
     return checks
 
 
-def _not_at_hand(options: argparse.Namespace) -> str | None:
+def _not_at_hand(address: str, options: ProbeOptions) -> str | None:
     """Why the dataset of a command cannot be opened here, None if it can. Never downloads."""
-    options.download = False
     try:
-        splits(options.dataset, options.train_split, options.test_split, options.root)
+        splits(address, options.train_split, options.test_split, options.root)
     except (ZooError, ImportError) as error:
         return str(error)
     return None

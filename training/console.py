@@ -19,7 +19,8 @@ LINE_SECONDS = 20.0
 class ConsoleReport:
     """Progress with throughput, ETA, loss and the held-out kNN."""
 
-    def __init__(self, steps_done: int = 0) -> None:
+    def __init__(self, steps_done: int = 0, quiet: bool = False) -> None:
+        self.quiet = quiet
         self.console = Console(file=sys.stderr, highlight=False)
         self.live = self.console.is_terminal
         self._progress = Progress(
@@ -31,7 +32,7 @@ class ConsoleReport:
             TimeRemainingColumn(),
             TextColumn("{task.fields[status]}"),
             console=self.console,
-            disable=not self.live,
+            disable=quiet or not self.live,
         )
         self._task: Any = None
         self._line, self._knn, self._started, self._first = 0.0, "", time.monotonic(), steps_done
@@ -76,5 +77,6 @@ class ConsoleReport:
         self.say(f"epoch {record['epoch']:.2f}{self._knn}")
 
     def say(self, message: str) -> None:
-        """One line."""
-        self.console.print(printable(message), markup=False)
+        """One line, where anything is to be shown."""
+        if not self.quiet:
+            self.console.print(printable(message), markup=False)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import subprocess
-import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -76,11 +76,9 @@ def code_commit() -> str:
     return commit.stdout.strip() + ("-dirty" if changed.stdout.strip() else "")
 
 
-def command_line() -> str:
-    """The command that started this process, as a person would type it."""
-    import shlex
-
-    arguments = shlex.join(sys.argv[1:])
+def command_line(*words: str) -> str:
+    """`python -m training WORDS` as a person would type it; under torchrun the command of all processes."""
+    arguments = shlex.join(words)
     world = int(os.environ.get("WORLD_SIZE", "1"))
     starter = f"torchrun --nproc-per-node {world} -m" if world > 1 else "python -m"
     return f"{starter} training {arguments}".strip()

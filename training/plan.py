@@ -1,4 +1,4 @@
-"""`--plan`: what a recipe would cost, from its own first steps, without training."""
+"""`zoo plan`: what a recipe would cost, without training: by arithmetic alone, or from its own first steps."""
 
 from __future__ import annotations
 
@@ -14,11 +14,49 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from training.environment import hardware
 from training.init import resolve_init
-from training.loop import Trainer
+from training.loop import Trainer, build_method
+from training.methods import method_class
 from training.recipe import Recipe
 from training.run_folder import RunFolder
+from zoo.console import duration
+from zoo.device import autocast_dtype
+from zoo.errors import DataError
 
 MEASURED_STEPS = 3
+
+
+def static_plan(recipe: Recipe, device: torch.device, samples: int | None = None) -> dict[str, Any]:
+    """What is known without the data: parameters, batch size, precision, and with `samples` the number of steps.
+
+    Args:
+        samples: how many training samples to plan for; None leaves out what depends on them.
+
+    Returns:
+        the keys of `plan` that need no measurement.
+
+    Raises:
+        DataError: `samples` is smaller than the batch size.
+    """
+    recipe = resolve_init(recipe)
+    if samples is not None and samples < recipe.batch_size:
+        raise DataError(f"--samples {samples} is fewer than batch_size={recipe.batch_size}; lower batch_size")
+    share = samples // 2 if samples is not None and method_class(recipe.method["name"]).halves else samples
+    steps = None if share is None else share // recipe.batch_size * recipe.epochs
+    # A queue or a schedule may ask for the number of samples; parameters do not depend on it.
+    method = build_method(recipe, torch.device("cpu"), samples or 2 * recipe.batch_size, steps or 1, classes=2)
+    dtype = autocast_dtype(recipe.precision, device)
+    figures = {
+        "recipe": recipe.name,
+        "hardware": hardware(),
+        "encoder_parameters": sum(p.numel() for p in method.encoder.parameters()),
+        "trained_parameters": sum(p.numel() for p in method.parameters() if p.requires_grad),
+        "batch_size": recipe.batch_size,
+        "epochs": recipe.epochs,
+        "precision": str(dtype or torch.float32).removeprefix("torch."),
+    }
+    if steps is not None:
+        figures |= {"training_samples": samples, "steps": steps, "samples_seen": steps * recipe.batch_size}
+    return figures
 
 
 def plan(recipe: Recipe, device: torch.device) -> dict[str, Any]:
@@ -52,6 +90,7 @@ def plan(recipe: Recipe, device: torch.device) -> dict[str, Any]:
         "training_samples": len(trainer.data.train),
         "held_out_samples": len(trainer.data.held),
         "batch_size": recipe.batch_size,
+        "epochs": recipe.epochs,
         "steps": steps,
         "samples_seen": steps * recipe.batch_size,
         "precision": str(trainer.dtype or torch.float32).removeprefix("torch."),
@@ -96,13 +135,9 @@ def show(numbers: dict[str, Any]) -> None:
 
     table = Table(title=f"Plan of {numbers['recipe']}", show_header=False)
     for key, (label, form) in _ROWS.items():
-        table.add_row(label, form(numbers[key]))
+        if key in numbers:
+            table.add_row(label, form(numbers[key]))
     Console(highlight=False).print(table)
-
-
-def _duration(hours: float) -> str:
-    minutes = 60 * hours
-    return f"{60 * minutes:.0f} s" if minutes < 2 else f"{minutes:.0f} min" if hours < 2 else f"{hours:,.1f} h"
 
 
 def _flops(count: int) -> str:
@@ -116,6 +151,7 @@ _ROWS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "trained_parameters": ("parameters, trained", "{:,}".format),
     "training_samples": ("training samples", "{:,}".format),
     "held_out_samples": ("held-out samples", "{:,}".format),
+    "epochs": ("epochs", "{:,}".format),
     "batch_size": ("batch size", "{:,}".format),
     "steps": ("steps", "{:,}".format),
     "samples_seen": ("samples seen", "{:,}".format),
@@ -124,5 +160,5 @@ _ROWS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "flops_total": ("arithmetic in all", _flops),
     "peak_memory_bytes": ("peak memory", lambda n: f"{n / 1e9:.2f} GB"),
     "seconds_per_step": ("measured here, a step", lambda s: f"{s:.3g} s"),
-    "hours": ("time to expect here", _duration),
+    "hours": ("time to expect here", lambda hours: duration(3600 * hours)),
 }

@@ -25,11 +25,12 @@ from benchmarks.claims.study import run_folder
 from evaluation.floors import untrained
 from evaluation.metrics import compare
 from evaluation.protocols.finetune import FineTuner, FineTuneV1
-from training.__main__ import main as train
+from training.run import train
 from zoo.checkpoint.loading import load
 from zoo.checkpoint.results import Claim
 from zoo.data.addresses import open_dataset
 from zoo.encoder import Encoder
+from zoo.errors import TrainingError, ZooError
 from zoo.files import write_text
 
 #: run -> overrides of the recipe.
@@ -63,9 +64,14 @@ def main(arguments: list[str] | None = None) -> int:
     for seed in options.seeds:
         for name, changes in RUNS.items():
             run = run_folder(options.out, name, seed)
-            wanted = [options.recipe, *options.overrides, *changes, f"seed={seed}", "--run", str(run)]
-            if not (run / "encoder" / "config.json").exists() and (code := train(wanted)):
-                return code
+            wanted = [*options.overrides, *changes, f"seed={seed}"]
+            done = (run / "encoder" / "config.json").exists()
+            try:
+                if not done and not train(options.recipe, wanted, out=run).finished:
+                    return 1
+            except ZooError as error:
+                print(f"error: {error}", file=sys.stderr)
+                return 1 if isinstance(error, TrainingError) else 2
         for arm in ARMS:
             arms[arm].append(measured(options.out, arm, seed, options.split, settings)["top1"])
     training = load(f"local-dir:{run_folder(options.out, 'pretrained', options.seeds[0]) / 'encoder'}").config.training

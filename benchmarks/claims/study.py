@@ -22,16 +22,16 @@ import torch
 import yaml
 
 from evaluation.floors import untrained
-from evaluation.frozen import Features
+from evaluation.frozen import Features, groups_of
 from evaluation.metrics import compare
-from training.__main__ import main as train
 from training.recipe import Recipe, read_recipe
+from training.run import train
 from zoo.checkpoint.config import Training, read_config
 from zoo.checkpoint.loading import load
 from zoo.checkpoint.results import Claim
 from zoo.data.base import Dataset
 from zoo.encoder import Encoder
-from zoo.errors import ZooError
+from zoo.errors import TrainingError, ZooError
 from zoo.features.extract import embed
 from zoo.files import write_text
 
@@ -100,7 +100,7 @@ class Study:
 
 
 def run(study: Study, description: str, arguments: list[str] | None = None) -> int:
-    """Train what is missing, judge, compare, write claims and print tables. Exit status as `python -m training`."""
+    """Train what is missing, judge, compare, write claims and print tables. Exit status as `zoo train`."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
@@ -126,9 +126,12 @@ def run(study: Study, description: str, arguments: list[str] | None = None) -> i
             if not (folder / "encoder" / "config.json").exists():
                 written = options.out / f"{folder.name}.yaml"
                 write_text(written, yaml.safe_dump(recipes[arm, seed].dump(), sort_keys=False))
-                device = ["--device", options.device] if options.device else []
-                if status := train([str(written), "--run", str(folder), *device]):
-                    return status
+                try:
+                    if not train(written, out=folder, device=options.device).finished:
+                        return 1
+                except ZooError as error:
+                    print(f"error: {error}", file=sys.stderr)
+                    return 1 if isinstance(error, TrainingError) else 2
             scores.setdefault(arm, {})[seed] = judged(study, folder, options)
             print(f"{arm}, seed {seed}: " + _in_words(study, scores[arm][seed]), flush=True)
         if study.floor:
@@ -213,7 +216,8 @@ def summary(study: Study, claims: Mapping[str, Claim]) -> str:
 
 def features(encoder: Encoder, dataset: Dataset) -> Features:
     """Frozen features of a labelled dataset."""
-    return Features(embed(encoder, dataset), np.asarray(dataset.labels, dtype=np.int64))
+    labels = np.asarray(dataset.labels, dtype=np.int64)
+    return Features(embed(encoder, dataset), labels, dataset, encoder, groups_of(dataset))
 
 
 def run_folder(out: Path, arm: str, seed: int) -> Path:

@@ -26,10 +26,10 @@ from benchmarks.claims.study import run_folder
 from benchmarks.nas.nasbench201 import TASKS, read_table
 from benchmarks.records import renew
 from evaluation.metrics import interval
-from training.__main__ import main as train
 from training.environment import code_commit
 from training.loop import Trainer
 from training.recipe import Recipe, read_recipe
+from training.run import train
 from training.run_folder import RunFolder
 from training.search.history import GENOTYPE, read_history
 from zoo.architectures.genotype import NB201Genotype, parse_genotype
@@ -81,9 +81,9 @@ def search(arm: str, seed: int, overrides: list[str], out: Path) -> NB201Genotyp
                 search("contrastive", seed, overrides, out)
                 _derive_again(recipe, run_folder(out, "contrastive", seed), folder)
             else:
-                given = [RECIPE, "precision=fp32", *overrides, *ARMS[arm], f"seed={seed}"]
-                if status := train([*given, "--out", str(folder)]):
-                    sys.exit(status)
+                given = ["precision=fp32", *overrides, *ARMS[arm], f"seed={seed}"]
+                if not train(RECIPE, given, out=folder).finished:
+                    sys.exit(1)
     found = parse_genotype(path.read_text(encoding="utf-8"))
     assert isinstance(found, NB201Genotype)
     return found

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
 import numpy as np
 
 from evaluation.frozen import Features, Outcome
 from zoo.strict import Strict
+
+if TYPE_CHECKING:
+    import torch
 
 Settings = TypeVar("Settings", bound=Strict)
 #: Called as `progress(what, done, total)`.
@@ -28,7 +31,7 @@ class Protocol(Generic[Settings]):
     Args:
         settings: None for the defaults.
         seed: of every random choice.
-        precision: of forward passes, where the protocol runs the network.
+        precision, device: of forward passes, where the protocol runs the network; None for a GPU if there is one.
         progress: told how far a long protocol is.
     """
 
@@ -44,10 +47,11 @@ class Protocol(Generic[Settings]):
         seed: int = 0,
         *,
         precision: str = "auto",
+        device: str | torch.device | None = None,
         progress: Progress | None = None,
     ) -> None:
         self.settings: Settings = self.settings_type() if settings is None else settings  # type: ignore[assignment]
-        self.seed, self.precision, self.progress = seed, precision, progress
+        self.seed, self.precision, self.device, self.progress = seed, precision, device, progress
 
     def run(self, train: Features, test: Features, held: np.ndarray | None = None) -> Outcome:
         """Fit and choose on `train`, then judge on `test`, whose labels take no part in any choice.

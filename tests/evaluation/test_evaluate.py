@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 import torch
 
 from evaluation.__main__ import main
-from evaluation.command import parser, run
+from evaluation.command import ProbeOptions, command_text, probe, read_command
 from evaluation.evaluate import evaluate
 from evaluation.floors import raw, untrained
 from evaluation.frozen import Features
 from evaluation.protocols import protocol
-from evaluation.protocols.knn import KNNProbe, KnnV1
-from evaluation.protocols.logistic import LogisticProbe, LogRegV2
+from evaluation.protocols.knn import KNNProbe, KnnV2
+from evaluation.protocols.logistic import LogisticProbe, LogRegV3
 from tests.zoo.checkpoints import same_weights, small_encoder, write_small
 from zoo.checkpoint.loading import load
 from zoo.checkpoint.results import read_results
@@ -35,12 +36,12 @@ def address(tmp_path_factory):
 def test_every_subject_stands_under_every_protocol(address):
     found = evaluate(load(address), open_dataset(DATA, "train"), open_dataset(DATA, "test"), precision="fp32")
     assert {(row.protocol, row.subject) for row in found.rows} == {
-        (name, subject) for name in ("logreg-v2", "knn-v1") for subject in ("encoder", "untrained", "raw")
+        (name, subject) for name in ("logreg-v3", "knn-v2") for subject in ("encoder", "untrained", "raw")
     }
     for row in found.rows:
         assert row.settings and row.metrics["top1"].low <= row.metrics["top1"].value <= row.metrics["top1"].high
-    own = next(row for row in found.rows if (row.protocol, row.subject) == ("logreg-v2", "encoder"))
-    right = (found.predicted["logreg-v2"] == found.test.labels).mean()
+    own = next(row for row in found.rows if (row.protocol, row.subject) == ("logreg-v3", "encoder"))
+    right = (found.predicted["logreg-v3"] == found.test.labels).mean()
     assert own.metrics["top1"].value == pytest.approx(right)
 
 
@@ -69,7 +70,7 @@ def test_the_command_line_writes_what_its_stored_command_repeats(address, tmp_pa
     assert stored.weights_sha256 == load(address).config.weights.sha256
     command = shlex.split(stored.rows[0].command)
     assert command[:3] == ["python", "-m", "evaluation"] and "--out" not in command
-    again = run(parser().parse_args(command[3:]), "", quiet=True)
+    again = probe(*read_command(stored.rows[0].command), quiet=True)
     assert [row.metrics for row in again.rows] == [row.metrics for row in stored.rows]
 
 
@@ -93,8 +94,7 @@ def test_bad_input_is_one_line_and_exit_status_2(address, arguments, message, ca
 
 def test_copies_of_training_images_in_the_test_split_are_reported(address):
     with pytest.warns(UserWarning, match="exact copies of training samples"):
-        options = [address, DATA, "--test-split", "train", "--protocol", "knn", "--no-floors"]
-        run(parser().parse_args(options), "", quiet=True)
+        probe(address, DATA, ProbeOptions(test_split="train", protocol="knn", no_floors=True), quiet=True)
 
 
 def test_one_class_is_refused_before_any_feature_is_computed(address):
@@ -114,17 +114,39 @@ def test_a_k_that_a_person_fixed_is_the_k_that_votes():
     labels = np.arange(40) % 2
     part = Features(np.random.default_rng(0).normal(size=(40, 5)).astype(np.float32), labels)
     for k in (1, 38, 40):  # 38 and 40 exceed what is left once a part is held out
-        assert KNNProbe(KnnV1(k_grid=(k,))).run(part, part).chosen["k"] == k
+        assert KNNProbe(KnnV2(k_grid=(k,))).run(part, part).chosen["k"] == k
 
 
 def test_the_chosen_c_comes_from_the_grid_even_when_nothing_can_be_held_out():
     pair = Features(np.eye(2, dtype=np.float32), np.array([0, 1]))
-    assert LogisticProbe(LogRegV2(c_grid=(1e-4, 1e-3))).run(pair, pair).chosen["C"] == 1e-3
+    assert LogisticProbe(LogRegV3(c_grid=(1e-4, 1e-3))).run(pair, pair).chosen["C"] == 1e-3
 
 
 def test_constant_features_are_counted_whatever_their_value():
     x = np.random.default_rng(0).normal(size=(50_000, 3)).astype(np.float32)
     x[:, 1] = 0.1  # its float32 deviation over so many samples is not zero
     part = Features(x, np.arange(50_000) % 2)
-    outcome = LogisticProbe(LogRegV2(c_grid=(1e-3,))).run(part, part)
+    outcome = LogisticProbe(LogRegV3(c_grid=(1e-3,))).run(part, part)
     assert any("1 of 3 features are constant" in warning for warning in outcome.warnings)
+
+
+def test_a_stored_command_is_read_as_the_command_line_reads_it():
+    from zoo.cli import parse
+
+    texts = [
+        "NAME data/x --train-split train+val --protocol logreg,knn --k 1 5 --limit 80 --seed 3 --precision fp32",
+        "NAME --suite downstream --data-root data --labels 0.5 1 --download --simclr-finetune --no-floors",
+        "NAME data/x --no-baselines --initialisations 2 --test-split=val --batch-size 8 --device cpu --workers 2",
+    ]
+    for text in texts:
+        encoder, data, options = read_command(f"python -m evaluation {text}")
+        values = parse("probe", text.split())
+        read = {field.name: values[field.name] for field in fields(ProbeOptions)}
+        read |= {name: tuple(read[name] or ()) for name in ("k", "labels")}
+        assert (encoder, data, options) == (values["encoder"], values["data"], ProbeOptions(**read))
+        again = read_command(command_text(encoder, data, options))
+        assert again == (encoder, data, replace(options, device=None, batch_size=256, workers=None))
+    assert read_command("python -m benchmarks.claims.clsa x") is None
+    for text, message in (("N d --k", "needs a value"), ("N d --kk 1", "did you mean '--k'"), ("a b c", "at most one")):
+        with pytest.raises(ConfigError, match=message):
+            read_command(f"zoo probe {text}")

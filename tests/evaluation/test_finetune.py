@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from evaluation.command import _settings, parser
+from evaluation.command import ProbeOptions
 from evaluation.evaluate import evaluate
 from evaluation.protocols import describe, protocol
 from evaluation.protocols.finetune import SIMCLR_FEW_LABELS, SIMCLR_TRANSFER, FineTuner, FineTuneV1, _trainable
@@ -118,8 +118,8 @@ def test_the_papers_grids_and_the_text_of_the_protocol():
     assert paper.lr_grid[0] == pytest.approx(1e-4) and paper.lr_grid[-1] == pytest.approx(0.1)
     assert protocol("finetune", SIMCLR_FEW_LABELS).settings.lr_grid == (0.05 * 4096 / 256,)
     assert "B.8.1" in describe("finetune-v1")
-    options = parser().parse_args(["x", "y", "--protocol", "finetune", "--simclr-finetune"])
-    assert protocol("finetune", _settings(options)["finetune"]).settings == paper
+    options = ProbeOptions(protocol="finetune", simclr_finetune=True)
+    assert protocol("finetune", options.settings()["finetune"]).settings == paper
 
 
 def test_evaluate_runs_it_beside_the_untrained_network(tmp_path, colours):

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from training.__main__ import main
-from training.plan import plan
+from training.plan import plan, static_plan
 from training.recipe import read_recipe
+from zoo import cli
 
 TINY = [
     "data.dataset=synthetic:shapes?n=160&size=16",
@@ -62,3 +63,19 @@ def test_the_command_prints_a_table_and_leaves_no_run(tmp_path, monkeypatch, cap
     out = capsys.readouterr().out
     assert "time to expect" in out and "peak memory" in out and "TFLOP" in out
     assert not list(tmp_path.iterdir())
+
+
+def test_samples_given_by_hand_agree_with_the_run(capsys):
+    recipe = read_recipe("smoke", TINY)
+    by_hand, measured = static_plan(recipe, torch.device("cpu"), samples=128), planned()
+    assert {key: measured[key] for key in by_hand} == by_hand and by_hand["steps"] == 12
+    assert cli.main(["plan", "smoke", "--samples", "128", "data=no/such/folder", "batch_size=32"]) == 0
+    assert "samples seen" in capsys.readouterr().out
+    assert cli.main(["plan", "smoke", "--samples", "8", "batch_size=32"]) == 2
+    assert "--samples 8 is fewer than batch_size=32" in capsys.readouterr().err
+
+
+def test_a_plan_says_why_it_did_not_measure(capsys):
+    assert cli.main(["plan", "smoke", "data=no/such/folder", "--device", "cpu"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "parameters, encoder" in out and "not measured" in out and "no/such/folder" in out and "--samples" in out

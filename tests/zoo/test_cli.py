@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import numpy as np
 import pytest
@@ -30,12 +29,9 @@ def zoo_command(root, monkeypatch, capsys):
     monkeypatch.setenv("ZOO_CHECKPOINTS", str(root))
 
     def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["zoo", *arguments])
-        with pytest.raises(SystemExit) as exit_:
-            cli.main()
-            sys.exit(0)
+        status = cli.main(arguments)
         out, err = capsys.readouterr()
-        return int(exit_.value.code or 0), out, err
+        return status, out, err
 
     return run
 

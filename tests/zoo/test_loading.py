@@ -39,6 +39,16 @@ def test_loads_the_same_function(pristine):
     assert torch.equal(encoder(x), small_encoder()(x))
 
 
+def test_a_run_folder_loads_its_encoder(folder, tmp_path):
+    run = tmp_path / "runs" / "mine"
+    run.mkdir(parents=True)
+    (run / "recipe.yaml").write_text("name: mine\n")
+    with pytest.raises(ConfigError, match=r"the run .*mine has no encoder yet.*--export"):
+        load(run)
+    shutil.copytree(folder, run / "encoder")
+    assert same_weights(load(run), load(folder))
+
+
 def test_float16_on_disk_is_float32_in_memory(tmp_path):
     write_small(tmp_path / "c")
     encoder = load(tmp_path / "c")

@@ -34,9 +34,7 @@ def failures(address="simclr_small_toys"):
 
 def command(monkeypatch, *arguments):
     monkeypatch.setattr("sys.argv", ["zoo", *arguments])
-    with pytest.raises(SystemExit) as caught:
-        main()
-    return caught.value.code or 0
+    return main()
 
 
 def test_every_bundled_checkpoint_holds(monkeypatch, capsys):
@@ -191,22 +189,23 @@ def test_rebound_architecture_is_caught_by_outputs(published):
 
 
 def test_numbers_are_repeated_where_the_data_is_at_hand(tmp_path, monkeypatch):
-    from evaluation.command import parser, run, weights_sha256
+    from evaluation.command import ProbeOptions, probe, weights_sha256
     from evaluation.repeat import repeat
     from zoo.checkpoint.results import Results
 
     write_small(tmp_path / "run" / "encoder")
     address = f"local-dir:{tmp_path / 'run' / 'encoder'}"
     given = ["synthetic:shapes?n=80&size=16", "--protocol", "knn", "--no-floors", "--precision", "fp32"]
-    rows = run(parser().parse_args([address, *given]), "", quiet=True).rows
+    options = ProbeOptions(protocol="knn", no_floors=True, precision="fp32")
+    rows = probe(address, given[0], options, quiet=True).rows
     here = f"python -m evaluation simclr_small_toys {shlex.join(given)}"
     away = "python -m evaluation simclr_small_toys no/such/folder"
     rows = [row.model_copy(update={"command": command}) for command in (here, away) for row in rows]
-    results = Results(weights_sha256=weights_sha256(address), rows=tuple(rows))
+    results = Results(weights_sha256=weights_sha256(zoo.load(address)), rows=tuple(rows))
     folder = publish(tmp_path / "run", "simclr_small_toys", out=tmp_path / "zoo", results=results)
     monkeypatch.setenv("ZOO_CHECKPOINTS", str(tmp_path / "zoo"))
     first, second = repeat("simclr_small_toys")
-    assert first.ok and "knn-v1, encoder: top1" in first.text
+    assert first.ok and "knn-v2, encoder: top1" in first.text
     assert second.ok and "not repeated" in second.text and "no/such/folder" in second.text
     edit(folder / "results.json", lambda r: r["rows"][0]["metrics"]["top1"].update(value=0.999))
     assert not repeat("simclr_small_toys")[0].ok
@@ -214,18 +213,19 @@ def test_numbers_are_repeated_where_the_data_is_at_hand(tmp_path, monkeypatch):
 
 def test_numbers_of_an_earlier_protocol_are_repeated_with_it(tmp_path, monkeypatch):
     """The command says "logreg", which was logreg-v1 when the card was written."""
-    from evaluation.command import parser, run, weights_sha256
+    from evaluation.command import ProbeOptions, probe, weights_sha256
     from evaluation.repeat import repeat
     from zoo.checkpoint.results import Results
 
     write_small(tmp_path / "run" / "encoder")
     address = f"local-dir:{tmp_path / 'run' / 'encoder'}"
     given = ["synthetic:shapes?n=80&size=16", "--no-floors", "--precision", "fp32"]
-    rows = run(parser().parse_args([address, *given, "--protocol", "logreg_v1"]), "", quiet=True).rows
+    options = ProbeOptions(protocol="logreg_v1", no_floors=True, precision="fp32")
+    rows = probe(address, given[0], options, quiet=True).rows
     command = f"python -m evaluation simclr_small_toys {shlex.join(given)} --protocol logreg"
     rows = [row.model_copy(update={"command": command}) for row in rows]
     rows.append(rows[0].model_copy(update={"protocol": "logreg-v0"}))
-    results = Results(weights_sha256=weights_sha256(address), rows=tuple(rows))
+    results = Results(weights_sha256=weights_sha256(zoo.load(address)), rows=tuple(rows))
     publish(tmp_path / "run", "simclr_small_toys", out=tmp_path / "zoo", results=results)
     monkeypatch.setenv("ZOO_CHECKPOINTS", str(tmp_path / "zoo"))
     first, second = repeat("simclr_small_toys")

@@ -10,18 +10,15 @@ The genotype that `search` finds is the one that `pretrain` trains. Overrides na
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 import yaml
 
 from training import distributed
-from training.environment import command_line
 from training.methods.ssnas import SSNAS
 from training.recipe import Recipe, apply_override, parse_recipe
 from training.run_folder import RunFolder
@@ -29,6 +26,9 @@ from training.search.history import GENOTYPE
 from zoo.architectures.genotype import parse_genotype
 from zoo.checkpoint.config import Method
 from zoo.errors import ConfigError, TrainingError, nearest
+
+if TYPE_CHECKING:
+    from training.run import Trained
 
 STAGES = ("all", "search", "pretrain", "publish")
 
@@ -94,52 +94,56 @@ def read_pipeline(path: Path, overrides: list[str] | tuple[str, ...] = ()) -> Pi
     return made
 
 
-Train = Callable[[Recipe, argparse.Namespace, torch.device], int]
-
-
-def run_pipeline(pipeline: Pipeline, options: argparse.Namespace, device: torch.device, train: Train) -> int:
-    """Run the stages that are not done; exit status as of `train`, 1 when the time limit came first.
+def run_pipeline(
+    pipeline: Pipeline,
+    folder: Path,
+    train: Callable[[Recipe, Path, float | None, bool], Trained],
+    *,
+    minutes: float | None,
+    fresh: bool,
+    command: str,
+) -> Path | None:
+    """Run the stages that are not done.
 
     Args:
-        train: runs or continues one recipe in `options.run`.
+        folder: of the whole run. train: runs or continues one recipe, given its folder, minutes and `fresh`.
+        minutes: stop after this long, with the state saved. fresh: start the chosen stages over.
+        command: what repeats the run, for the record.
+
+    Returns:
+        What the last stage wrote; None where the time limit came first.
     """
-    folder = Path(options.run or f"runs/{pipeline.name}")
     started = time.monotonic()
     genotype_file = folder / "search" / GENOTYPE
 
-    def run(recipe: Recipe, part: str) -> int:
-        left = None if options.minutes is None else max(0.0, options.minutes - (time.monotonic() - started) / 60)
-        fresh = options.fresh and pipeline.stage in ("all", part)
-        own = {**vars(options), "run": folder / part, "fresh": fresh, "minutes": left}
-        return train(recipe, argparse.Namespace(**own), device)
+    def run(recipe: Recipe, part: str) -> bool:
+        left = None if minutes is None else max(0.0, minutes - (time.monotonic() - started) / 60)
+        return train(recipe, folder / part, left, fresh and pipeline.stage in ("all", part)).finished
 
     if pipeline.stage in ("all", "search"):
-        if options.fresh or not genotype_file.exists():
-            status = run(pipeline.search, "search")
-            if status:
-                return status
+        if fresh or not genotype_file.exists():
+            if not run(pipeline.search, "search"):
+                return None
         elif distributed.is_main():
-            RunFolder(folder / "search").prepare(pipeline.search, command_line())  # or these are other settings
+            RunFolder(folder / "search").prepare(pipeline.search, command)  # or these are other settings
     if pipeline.stage == "search":
-        return 0
+        return genotype_file
     if not genotype_file.exists():
         raise TrainingError(f"{genotype_file} does not exist yet; run stage=search first, or all stages")
     genotype = parse_genotype(genotype_file.read_text(encoding="utf-8")).model_dump(mode="json")
     recipe = pipeline.pretrain(genotype)
     done = (folder / "pretrain" / "encoder" / "config.json").exists()
-    if pipeline.stage in ("all", "pretrain") and (options.fresh or not done):
-        status = run(recipe, "pretrain")
-        if status:
-            return status
+    if pipeline.stage in ("all", "pretrain") and (fresh or not done) and not run(recipe, "pretrain"):
+        return None
     if pipeline.stage == "pretrain":
-        return 0
+        return folder / "pretrain" / "encoder"
     if distributed.is_main():
         published = publish_found(pipeline, folder)
         print(
             f"published: zoo.load('local-dir:{published}'); measure and put it into the zoo with "
             f"`zoo publish {folder} --name {pipeline.name}`"
         )
-    return 0
+    return folder / "published" / pipeline.name
 
 
 def publish_found(pipeline: Pipeline, folder: Path) -> Path:

@@ -52,9 +52,14 @@ def build_within(architecture: Architecture, input: Any, stored_bytes: int, *, f
         ConfigError: the network cannot be built.
         CheckpointError: it is too large, too deep or too slow to build.
     """
-    # Twice for float16 files that become float32, and twice again for a copy in another layout.
-    with _Budget(4 * stored_bytes + SPARE, fill):
+    with within(stored_bytes, fill=fill):
         return build(architecture, input)
+
+
+def within(stored_bytes: int, *, fill: bool = False) -> _Budget:
+    """The budget as a context, for what builds a network in another way; arguments and errors as `build_within`."""
+    # Twice for float16 files that become float32, and twice again for a copy in another layout.
+    return _Budget(4 * stored_bytes + SPARE, fill)
 
 
 class _Budget(TorchFunctionMode):

@@ -12,6 +12,7 @@ from zoo.checkpoint.config import CheckpointConfig, read_config
 from zoo.checkpoint.results import Results, read_results
 from zoo.errors import ConfigError, UnknownNameError, nearest
 
+MODALITIES = ("image", "skeleton")
 EMBEDDED = Path(__file__).resolve().parents[1] / "checkpoints"
 
 
@@ -83,18 +84,27 @@ def list_models(pattern: str = "*", modality: str | None = None, method: str | N
     Args:
         pattern: shell-style, such as `"simclr*"`.
         modality: `"image"` or `"skeleton"`; None for both.
-        method: registry name of the training method, such as `"simclr"`; None for all.
+        method: the training method by its registry name or title, such as `"simclr"` or `"SimCLR"`, in any case;
+            None for all.
+
+    Raises:
+        UnknownNameError: no published checkpoint has that modality or method; names the nearest.
     """
-    chosen = []
+    if modality not in (None, *MODALITIES):
+        raise UnknownNameError(f"unknown modality {modality!r}; {nearest(modality, list(MODALITIES))}")
+    chosen, methods = [], set()
     for name in folders():
-        if not fnmatchcase(name, pattern):
-            continue
         try:
             found = config(name)
         except ConfigError as error:
             # One broken private checkpoint must not hide the others.
             warnings.warn(f"left out of the catalogue: {error}", stacklevel=2)
             continue
-        if modality in (None, found.modality) and method in (None, found.method.name):
+        names = {found.method.name.lower(), found.method.title.lower()}
+        fits = modality in (None, found.modality) and (method is None or method.lower() in names)
+        if fits and fnmatchcase(name, pattern):
             chosen.append(name)
+        methods |= {found.method.name, found.method.title}
+    if method is not None and method.lower() not in {known.lower() for known in methods}:
+        raise UnknownNameError(f"no checkpoint is trained with method {method!r}; {nearest(method, sorted(methods))}")
     return chosen

@@ -56,10 +56,12 @@ def parse_hub(address: str, revision: str | None = None) -> tuple[str, str | Non
     return repo, pinned or revision
 
 
-def open_hub(address: str, access: Access, *, revision: str | None = None, token: str | None = None) -> HubSource:
+def open_hub(
+    address: str, access: Access, *, revision: str | None = None, token: str | None = None, label: str = ""
+) -> HubSource:
     """Open what follows `hf-hub:`, as in `org/name` or `org/name@revision`. Raises UnknownNameError, HubError."""
     repo, wanted = parse_hub(address, revision)
-    label = f"hf-hub:{repo}" + (f"@{wanted}" if wanted else "")
+    label = (label or f"hf-hub:{repo}") + (f"@{wanted}" if wanted else "")
     path = _fetch(label, repo, "config.json", wanted, access, token)
     # The cache keeps files under snapshots/COMMIT/; a branch may move before the weights are fetched.
     return HubSource(label, path.read_bytes(), access, repo, path.parent.name, token)

@@ -11,7 +11,9 @@ import torch
 from zoo.checkpoint import weights
 from zoo.checkpoint.budget import UNSEEN, build_within
 from zoo.checkpoint.config import parse_config
-from zoo.checkpoint.sources import Source, fetch_weights, open_source
+from zoo.checkpoint.opening import fetch_weights, open_source
+from zoo.checkpoint.sources import Source
+from zoo.checkpoint.timm_layout import is_timm, load_timm, parse_timm
 from zoo.device import check_device
 from zoo.encoder import Encoder
 from zoo.errors import CheckpointError
@@ -29,7 +31,8 @@ def load(
     """An encoder in eval mode with float32 weights.
 
     Args:
-        address: a catalogue name (`list_models()`), `hf-hub:org/name[@revision]`, `https://host/.../NAME[@SHA256]`
+        address: a catalogue name (`list_models()`), `timm:NAME[.TAG][@revision]` (any pretrained model of timm),
+            `hf-hub:org/name[@revision]` (a checkpoint of the zoo or of timm), `https://host/.../NAME[@SHA256]`
             (a folder that `zoo mirror` made; http only from this machine or with ZOO_ALLOW_HTTP=1) or
             `local-dir:path`.
         pretrained: False builds the same network with random weights (its `config` is then None).
@@ -60,6 +63,9 @@ def load(
 
 def _untrained(source: Source) -> Encoder:
     """The network of a checkpoint with random weights, as large as the weights that it says it has."""
+    if is_timm(source.config):
+        found = parse_timm(source)
+        return build_within(found.architecture, found.input, 4 * UNSEEN, fill=True)
     config = parse_config(source.config, source.label)
     size = config.weights.bytes
     if size > UNSEEN and weights.size_of(fetch_weights(source, config)) != size:
@@ -95,6 +101,8 @@ def load_source(source: Source) -> Encoder:
     Raises:
         ConfigError, CheckpointError: as `load`.
     """
+    if is_timm(source.config):
+        return load_timm(source)
     config = parse_config(source.config, source.label)
     weights.check_suffix(config.weights.file, source.label)
     path = fetch_weights(source, config)

@@ -116,7 +116,7 @@ class Result(Strict):
     """One row of an evaluation table.
 
     `subject`: `"encoder"` for the checkpoint itself; `"untrained"` (same network, random weights)
-    and `"raw"` (pixels or joints) are the floors that stand beside it. `protocol` is a versioned
+    and `"raw"` (pixels or joints) are the baselines that stand beside it. `protocol` is a versioned
     name from `evaluation.protocols`; `settings` are its fixed settings, `chosen` what it selected
     on held-out training data. `headline` names the metric that the field reports for this dataset and protocol, if
     the row comes from a suite. `warnings` are sentences a reader must see next to the number.

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from zoo.checkpoint.config import Weights
+from zoo.checkpoint.config import MAX_WEIGHT_BYTES, Weights
 from zoo.errors import CheckpointError
 from zoo.strict import unique_keys
 from zoo.text import quoted
@@ -85,12 +85,30 @@ def read_verified(path: Path, weights: Weights) -> Tensor:
     Raises:
         CheckpointError: missing, not a regular file, not safetensors, wrong size or hash.
     """
+    buffer, digest = read_hashed(path, weights.bytes)
+    if digest != weights.sha256:
+        raise CheckpointError(
+            f"{path} is not the file that config.json describes: sha256 {digest[:12]}..., "
+            f"expected {weights.sha256[:12]}...; download it again"
+        )
+    return buffer
+
+
+def read_hashed(path: Path, size: int | None = None) -> tuple[Tensor, str]:
+    """The file's bytes as one uint8 tensor, and their sha256.
+
+    Args:
+        size: what config.json says; None takes any size up to `MAX_WEIGHT_BYTES`.
+
+    Raises:
+        CheckpointError: missing, not a regular file, not safetensors, wrong size.
+    """
     try:
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode):
             raise CheckpointError(f"{path} is not a regular file; restore the checkpoint from its source")
         with path.open("rb", buffering=0) as file:
-            return _read(file, path, weights)
+            return _read(file, path, size)
     except FileNotFoundError:
         raise CheckpointError(_missing(path)) from None
     except OSError as error:
@@ -109,7 +127,7 @@ def _missing(path: Path) -> str:
     return f"{path} is missing; copy or download the whole checkpoint folder again"
 
 
-def _read(file: Any, path: Path, weights: Weights) -> Tensor:
+def _read(file: Any, path: Path, wanted: int | None) -> tuple[Tensor, str]:
     size = os.fstat(file.fileno()).st_size
     head = file.read(64)
     for magic, what in _MAGIC.items():
@@ -117,9 +135,11 @@ def _read(file: Any, path: Path, weights: Weights) -> Tensor:
             raise CheckpointError(f"{path} is {what} under a .safetensors name; {_CONVERT}")
     if head.startswith(b"version https://git-lfs"):
         raise CheckpointError(f"{path} is a git-lfs pointer, not the weights; run `git lfs pull`")
-    if size != weights.bytes:
-        what = "truncated" if size < weights.bytes else "too long"
-        raise CheckpointError(f"{path} is {what}: {size} bytes, config.json says {weights.bytes}; download it again")
+    if wanted is not None and size != wanted:
+        what = "truncated" if size < wanted else "too long"
+        raise CheckpointError(f"{path} is {what}: {size} bytes, config.json says {wanted}; download it again")
+    if size > MAX_WEIGHT_BYTES:
+        raise CheckpointError(f"{path} has {size} bytes; the zoo reads weights of at most {MAX_WEIGHT_BYTES} bytes")
     file.seek(0)
     buffer = torch.empty(size, dtype=torch.uint8)
     view, filled = memoryview(buffer.numpy()), 0
@@ -128,13 +148,7 @@ def _read(file: Any, path: Path, weights: Weights) -> Tensor:
         if not count:
             raise CheckpointError(f"{path} became shorter while it was read ({filled} of {size} bytes); load it again")
         filled += count
-    digest = hashlib.sha256(view).hexdigest()
-    if digest != weights.sha256:
-        raise CheckpointError(
-            f"{path} is not the file that config.json describes: sha256 {digest[:12]}..., "
-            f"expected {weights.sha256[:12]}...; download it again"
-        )
-    return buffer
+    return buffer, hashlib.sha256(view).hexdigest()
 
 
 def parse_header(buffer: Tensor, source: str) -> tuple[dict[str, Entry], dict[str, str]]:

@@ -57,7 +57,8 @@ def extract(
     Raises:
         InputError: the encoder does not fit the data, or gave NaN or infinite features (the samples are named); no
             such device.
-        DataError: the dataset is empty or a sample cannot be read (it is named); `out` cannot be written.
+        DataError: the dataset is empty or a sample cannot be read (it is named); `out` cannot be written, or
+            another process is extracting into it.
     """
     run = _start(encoder, dataset, batch_size, device, precision, workers, progress)
     if out is None:
@@ -90,6 +91,7 @@ def extract_cached(
     batch_size: int = 256,
     device: str | torch.device | None = None,
     precision: Precision = "auto",
+    workers: int | None = None,
     folder: str | os.PathLike[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> FeatureTable:
@@ -106,6 +108,6 @@ def extract_cached(
     Raises:
         InputError, DataError: as `extract`.
     """
-    run = _start(encoder, dataset, batch_size, device, precision, None, progress)
+    run = _start(encoder, dataset, batch_size, device, precision, workers, progress)
     home = make_folder(cache_root() / "features" if folder is None else Path(folder))
-    return extract_to(run, home / f"{run.origin}.npy", resume=True)
+    return extract_to(run, home / f"{run.origin}.npy", resume=True, wait=True)

@@ -20,7 +20,7 @@ FORMAT = "encoder-zoo-features-1"
 _ROWS = 8192  # rows per Parquet group and per copied block: bounds the memory of a save
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class FeatureTable:
     """Frozen features of a dataset, with all that is needed to use them or to make them again.
 
@@ -51,6 +51,13 @@ class FeatureTable:
 
     def __len__(self) -> int:
         return len(self.features)
+
+    def __repr__(self) -> str:
+        """`<FeatureTable 10,000 x 512 of cifar10/test by simclr_resnet18_cifar10, 10 classes, bf16>`."""
+        classes = f"{len(self.class_names)} classes" if self.labels is not None else "no labels"
+        rows, columns = self.features.shape
+        source = f" of {self.dataset}/{self.split} by {self.encoder}" if self.dataset else ""
+        return f"<FeatureTable {rows:,} x {columns:,}{source}, {classes}, {self.precision}>"
 
     def metadata(self) -> dict[str, Any]:
         """Everything but the per-sample fields, as plain JSON values."""
@@ -196,7 +203,8 @@ def _read_npy(path: Path) -> dict[str, Any]:
     return record | {"features": features, "labels": None if labels is None else np.array(labels)}
 
 
-def _pyarrow() -> tuple[Any, Any]:
+def pyarrow_modules() -> tuple[Any, Any]:
+    """`pyarrow` and `pyarrow.parquet`; ImportError with the command that installs them."""
     try:
         import pyarrow
         import pyarrow.parquet
@@ -206,7 +214,7 @@ def _pyarrow() -> tuple[Any, Any]:
 
 
 def _write_parquet(table: FeatureTable, file: BinaryIO) -> None:
-    pa, parquet = _pyarrow()
+    pa, parquet = pyarrow_modules()
     width = table.features.shape[1]
     metadata = {b"encoder_zoo": json.dumps(table.metadata()).encode()}
     fields = [("key", pa.string()), ("label", pa.int64()), ("class", pa.string())]
@@ -227,7 +235,7 @@ def _write_parquet(table: FeatureTable, file: BinaryIO) -> None:
 
 
 def _read_parquet(path: Path) -> dict[str, Any]:
-    _, parquet = _pyarrow()
+    _, parquet = pyarrow_modules()
     with parquet.ParquetFile(path) as file:
         record = json.loads((file.schema_arrow.metadata or {}).get(b"encoder_zoo", b"{}"))
         width = file.schema_arrow.field("feature").type.list_size

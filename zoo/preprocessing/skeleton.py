@@ -7,17 +7,18 @@ same layout; only `resample` and `drop_empty` change T. A joint at exactly (0, 0
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
 from pydantic import Field, ValidationInfo, field_validator
-from torch import Tensor
 
 from zoo.errors import InputError
 from zoo.preprocessing.joints import layout
 from zoo.preprocessing.steps import parse_step, resample, untracked
 from zoo.strict import Strict
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class SkeletonInput(Strict):
@@ -76,6 +77,8 @@ class SkeletonTransform:
         self._steps = [parse_step(step) for step in input.steps]
 
     def __call__(self, sequence: Any) -> Tensor:
+        import torch
+
         return torch.from_numpy(self.frames(sequence))
 
     def frames(self, sequence: Any) -> np.ndarray:
@@ -113,6 +116,8 @@ def pad_sequences(sequences: Sequence[np.ndarray | Tensor], frames: int | None =
 
     `frames`: T; default the longest.
     """
+    import torch
+
     lengths = torch.tensor([len(sequence) for sequence in sequences])
     first = sequences[0]
     padded = torch.zeros(len(sequences), frames or int(lengths.max()), *first.shape[1:])
@@ -132,6 +137,8 @@ def most_moving(x: np.ndarray) -> np.ndarray:
 
 
 def _checked(sequence: Any, input: SkeletonInput) -> np.ndarray:
+    from torch import Tensor  # here, as `zoo list` reads specifications without torch
+
     if isinstance(sequence, Tensor):
         sequence = sequence.detach().cpu().numpy()
     try:

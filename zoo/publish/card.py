@@ -11,8 +11,9 @@ from zoo.architectures.genotype import parse_genotype
 from zoo.checkpoint.catalog import check_measured_on, config, results
 from zoo.checkpoint.config import CheckpointConfig, StartedFrom, parse_config
 from zoo.checkpoint.numbers import interval_text, metric_title
+from zoo.checkpoint.opening import open_source
 from zoo.checkpoint.results import Metric, Result, Results, parse_results, setting_text
-from zoo.checkpoint.sources import open_source
+from zoo.checkpoint.timm_layout import TimmCheckpoint, is_timm, parse_timm
 from zoo.text import code_block, code_span, markdown, printable, web_link
 
 
@@ -30,11 +31,28 @@ def show(address: str) -> str:
     if ":" not in address:
         return essentials(config(address), results(address))
     source = open_source(address)
+    if is_timm(source.config):
+        return _timm_essentials(parse_timm(source))
     found = parse_config(source.config, source.label)
     text = source.extra("results.json")
     measured = None if text is None else parse_results(text, f"{source.label}: results.json")
     check_measured_on(measured, found, f"{source.label}: results.json")
     return essentials(found, measured)
+
+
+def _timm_essentials(found: TimmCheckpoint) -> str:
+    """What timm says of its checkpoint; the weights are not fetched for it."""
+    (paper, url), input = found.origin, found.input
+    lines = [
+        f"timm {found.title}: an encoder of the library timm, trained by others.",
+        "",
+        f"origin      {' '.join(part for part in (paper, url) if part) or 'not stated by timm'}",
+        f"address     {found.address}",
+        f"input       {input.size[0]}x{input.size[1]} px RGB, {input.interpolation}, crop {input.crop_fraction:g} "
+        f"({input.crop_mode})",
+        f"licence     {found.licence} (weights)",
+    ]
+    return "\n".join(printable(line) for line in lines)
 
 
 TEMPLATE = Path(__file__).resolve().parent / "templates" / "card.md"
@@ -205,17 +223,18 @@ def _input(config: CheckpointConfig) -> str:
 
 
 def _measured(results: Results | None) -> list[str]:
-    lines = ["measured (95 % intervals; floors: the same network untrained, and raw input)"]
+    lines = ["measured (95 % intervals; baselines: the same probe on the untrained network and on the raw input)"]
     table = comparisons(results)
     if not table:
         return ["not measured yet"]
     for line in table:
         if line["encoder"] is None:
             continue
-        floors = [f"{subject} {_interval(line[subject])}" for subject in _SUBJECTS[1:] if line[subject] is not None]
+        known = [subject for subject in _SUBJECTS[1:] if line[subject] is not None]
+        baselines = [f"{subject} {_interval(line[subject])}" for subject in known]
         lines.append(
             f"  {line['test'].name}/{line['test'].split}, {line['protocol']}, {metric_title(line['metric'])}: "
-            f"{_interval(line['encoder'])}; floors: {', '.join(floors) or 'none measured'}"
+            f"{_interval(line['encoder'])}; baselines: {', '.join(baselines) or 'none measured'}"
         )
     return lines
 

@@ -108,7 +108,7 @@ def _effort(config: CheckpointConfig) -> str:
 
 
 def _charts(results: Results | None) -> list[dict[str, Any]]:
-    """Bars of top-1 accuracy, the encoder beside its floors; one chart per data and protocol."""
+    """Bars of top-1 accuracy, the encoder beside its baselines; one chart per data and protocol."""
     charts = []
     for line in comparisons(results):
         if line["metric"] != "top1" or line["encoder"] is None:

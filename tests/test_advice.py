@@ -1,0 +1,93 @@
+"""Every command and call that the program prints in a message exists and can be read, whatever fills its gaps."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+import zoo
+from zoo.cli import app, parse
+
+ROOT = Path(__file__).resolve().parents[1]
+ROOMS = ("zoo", "training", "evaluation")
+COMMAND = re.compile(r"`((?:zoo|python -m (?:training|evaluation)|torchrun) [^`\n]*)`")
+CALL = re.compile(r"(?<![\w/.])zoo\.[a-zA-Z_.]+\((?:[^()]|\([^()]*\))*\)")
+OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
+#: Options of other programs that messages speak of: torchrun's and git's.
+OTHERS = {"--nproc-per-node", "--rdzv-endpoint", "--porcelain", "--untracked-files"}
+#: Words that stand for a number or a choice in an advice.
+FILLED = {"N": "4", "onnx|torch-export|timm": "onnx"}
+
+
+def messages() -> list[tuple[str, str]]:
+    """`(where, text)` of every string in the rooms that is no docstring; what an f-string fills in is `X`."""
+    found = []
+    for room in ROOMS:
+        for path in sorted((ROOT / room).rglob("*.py")):
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            skipped = {
+                id(node.body[0].value)
+                for node in ast.walk(tree)
+                if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and node.body
+                if isinstance(node.body[0], ast.Expr)
+            }
+            skipped |= {
+                id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in ast.walk(node)
+            }
+            for node in ast.walk(tree):
+                where = f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}"
+                if isinstance(node, ast.JoinedStr):
+                    parts = [value.value if isinstance(value, ast.Constant) else "X" for value in node.values]
+                    found.append((where, "".join(parts)))
+                elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in skipped:
+                    found.append((where, node.value))
+    return found
+
+
+MESSAGES = messages()
+ADVISED = [(where, command) for where, text in MESSAGES for command in COMMAND.findall(text)]
+CALLS = [(where, call) for where, text in MESSAGES for call in CALL.findall(text)]
+
+
+def test_the_search_finds_what_is_there():
+    commands, calls = {command for _, command in ADVISED}, {call for _, call in CALLS}
+    assert "zoo publish X --name X" in commands and "zoo list" in commands and len(commands) > 5
+    assert "zoo.load('local-dir:X')" in calls and len(calls) > 2
+
+
+@pytest.mark.parametrize(("where", "command"), ADVISED)
+def test_an_advised_command_is_one(where, command):
+    words = [FILLED.get(word, word) for word in shlex.split(command)]
+    if words[0] == "torchrun":
+        words = ["python", *words[words.index("-m") :]]
+    if words[:2] == ["python", "-m"]:
+        words = ["zoo", {"training": "train", "evaluation": "probe"}[words[2]], *words[3:]]
+    commands = get_command(app).commands
+    assert words[1] in commands, f"{where}: {command}"
+    if len(words) > 2:  # a bare name speaks of the command, more words are meant to be typed
+        parse(words[1], words[2:])
+
+
+@pytest.mark.parametrize(("where", "call"), CALLS)
+def test_an_advised_call_is_one(where, call):
+    tree = ast.parse(call, mode="eval").body
+    assert isinstance(tree, ast.Call), where
+    *modules, name = ast.unparse(tree.func).split(".")
+    function = getattr(importlib.import_module(".".join(modules)), name)
+    keywords = {keyword.arg: None for keyword in tree.keywords}
+    inspect.signature(function).bind(*tree.args, **keywords)
+    assert modules != ["zoo"] or name in zoo.__all__, where
+
+
+def test_every_option_that_a_message_names_exists():
+    known = {option for command in get_command(app).commands.values() for p in command.params for option in p.opts}
+    known |= {"--help", "--version", "--"} | OTHERS
+    for where, text in MESSAGES:
+        assert set(OPTION.findall(text)) <= known, f"{where}: {sorted(set(OPTION.findall(text)) - known)}"
