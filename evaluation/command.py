@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -16,6 +17,7 @@ from zoo.checkpoint.results import Results
 from zoo.console import stages
 from zoo.data.addresses import available_splits, open_dataset
 from zoo.data.base import Dataset
+from zoo.data.pairs import describe
 from zoo.encoder import Encoder
 from zoo.errors import ConfigError, DataError, UnknownNameError, nearest
 
@@ -167,8 +169,10 @@ def probe(
     """
     options = options or ProbeOptions()
     _check_limit(options)
-    network = load(encoder)
     train, test = splits(data, options.train_split, options.test_split, options.root, options.download)
+    if not quiet:
+        print(describe(train, test), file=sys.stderr)
+    network = load(encoder)
     with stages(quiet) as progress:
         found = evaluate(
             network,
@@ -278,14 +282,13 @@ def write(found: Evaluation, encoder: str, folder: Path) -> Path:
     from evaluation.report.page import write_report
     from evaluation.report.skeleton_strips import motion_strips
     from evaluation.report.tables import as_csv
-    from zoo.files import replacing
+    from zoo.files import write_text
 
     folder.mkdir(parents=True, exist_ok=True)
-    network = load(encoder)
-    results = Results(weights_sha256=_sha256(network), rows=found.rows)
+    network = found.encoder
+    results = Results(weights_sha256=weights_sha256(network), rows=found.rows)
     for name, text in (("results.json", results.to_json()), ("results.csv", as_csv(found.rows))):
-        with replacing(folder / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_text(folder / name, text, DataError)
     names = found.test_data.class_names
     predicted = next(iter(found.predicted.values()), None)
     figures = [
@@ -305,10 +308,6 @@ def write(found: Evaluation, encoder: str, folder: Path) -> Path:
     )
 
 
-def weights_sha256(encoder: str) -> str | None:
-    """The hash in the checkpoint's config.json."""
-    return _sha256(load(encoder))
-
-
-def _sha256(network: Encoder) -> str | None:
+def weights_sha256(network: Encoder) -> str | None:
+    """The hash in the checkpoint's config.json; None for an encoder that was never published."""
     return network.config.weights.sha256 if network.config is not None else None

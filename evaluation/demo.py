@@ -11,7 +11,7 @@ from evaluation.command import report_duplicates, splits, write
 from evaluation.evaluate import Evaluation, evaluate
 from zoo.checkpoint.catalog import list_models
 from zoo.checkpoint.loading import load
-from zoo.console import Progress, output, stages
+from zoo.console import Progress, output, shown, stages
 from zoo.data.base import Dataset
 from zoo.errors import UnknownNameError, nearest
 from zoo.files import write_whole
@@ -110,12 +110,17 @@ def run(
                 report_duplicates(found.train_data, found.test_data)
         return found
 
-    console.print(f"1. load [bold]{encoder}[/] and probe it on [bold]{train.name}[/]: {train.split} and {test.split}")
+    console.print(
+        f"1. load [bold]{shown(encoder)}[/] and probe it on [bold]{shown(train.name)}[/]: {shown(train.split)} and "
+        f"{shown(test.split)}"
+    )
     before = probed(encoder, True)
     console.print(table(before.rows))
     console.print(LEGEND, markup=False)
     report = write(before, encoder, out)
-    console.print(f"report with nearest neighbours and a map: [bold]{report}[/] ({time.monotonic() - started:.0f} s)")
+    console.print(
+        f"report with nearest neighbours and a map: [bold]{shown(report)}[/] ({time.monotonic() - started:.0f} s)"
+    )
     if adapt is not None and train.modality == "image":
         report = _adapted(adapt, encoder, data, before, out, lambda address: probed(address, False), picture)
     elif train.modality == "skeleton":
@@ -154,7 +159,7 @@ def _adapted(
         f"   kNN accuracy: {100 * first.value:.1f} % [{100 * first.low:.1f}, {100 * first.high:.1f}] before, "
         f"[bold]{100 * second.value:.1f} %[/] [{100 * second.low:.1f}, {100 * second.high:.1f}] after",
     )
-    console.print(f"report of the adapted encoder: [bold]{report}[/]; it is zoo.load({address!r})")
+    console.print(f"report of the adapted encoder: [bold]{shown(report)}[/]; it is zoo.load({shown(repr(address))})")
     return report
 
 

@@ -19,6 +19,7 @@ from evaluation.protocols import PROTOCOLS, protocol
 from evaluation.protocols.base import Progress, Protocol
 from zoo.checkpoint.results import DataRecord, Metric, Result, Versus
 from zoo.data.base import Dataset, Joined
+from zoo.data.pairs import check_pair
 from zoo.data.splits import at_most
 from zoo.encoder import Encoder
 from zoo.errors import DataError, UnknownNameError
@@ -34,6 +35,7 @@ class Evaluation:
         train, test: the encoder's own features.
         predicted: versioned protocol name -> the encoder's predictions `(N,)` on the test split.
         train_data, test_data: the splits as evaluated (after `limit`).
+        encoder: the encoder that was evaluated.
     """
 
     rows: tuple[Result, ...]
@@ -41,6 +43,7 @@ class Evaluation:
     test: Features
     train_data: Dataset
     test_data: Dataset
+    encoder: Encoder
     predicted: dict[str, np.ndarray] = field(default_factory=dict)
 
 
@@ -90,20 +93,16 @@ def evaluate(
         raise UnknownNameError(f"no protocol was given; known: {', '.join(PROTOCOLS)}")
     options = {"seed": seed, "precision": precision, "device": device, "progress": progress}
     chosen = [protocol(name, (settings or {}).get(name), **options) for name in protocols]
-    if train.labels is None or test.labels is None:
-        raise DataError(f"{train.name} has no labels; a probe needs them (class folders give labels)")
     if initialisations < 1:
         raise DataError(f"the untrained network needs at least 1 initialisation, got {initialisations}")
-    if train.class_names != test.class_names:
-        raise DataError(
-            f"the splits have different classes: {list(train.class_names)[:5]}... in {train.split}, "
-            f"{list(test.class_names)[:5]}... in {test.split}"
-        )
-    if len(np.unique(train.labels)) < 2:  # said before the features are computed, not after
+    if (
+        train.labels is not None and len(np.unique(train.labels)) < 2
+    ):  # said before the features are computed, not after
         raise DataError(
             f"{train.name}/{train.split} holds one class only ({train.class_names[int(train.labels[0])]!r}); a probe "
             "needs at least two"
         )
+    check_pair(train, test)
     train, test = limited(train, limit, seed), limited(test, limit, seed)
     held = None
     if validation is not None:
@@ -156,7 +155,7 @@ def evaluate(
         for outcome in measured.outcomes
         if outcome.predicted is not None and outcome.predicted.ndim == 1
     }
-    return Evaluation(tuple(rows), *own, train, test, predicted)
+    return Evaluation(tuple(rows), *own, train, test, encoder, predicted)
 
 
 @dataclass
@@ -254,7 +253,7 @@ def _features(
     assert dataset.labels is not None
     labels = np.asarray(dataset.labels, dtype=np.int64)
     if subject == "raw":
-        return Features(floor_features.raw(network, dataset), labels, dataset)
+        return Features(floor_features.raw(network, dataset), labels, dataset, groups=groups_of(dataset))
     advance = None
     if progress is not None:
 
@@ -266,7 +265,7 @@ def _features(
         found = cached_features(network, dataset, **forward, folder=folder, progress=advance)
     else:
         found = embed(network, dataset, **forward, progress=advance)
-    return Features(found, labels, dataset, network)
+    return Features(found, labels, dataset, network, groups_of(dataset))
 
 
 def _record(dataset: Dataset) -> DataRecord:

@@ -44,6 +44,8 @@ def cached_features(
 
 #: Kinds of groups whose members are alike, the first that is known counts. A camera or a setup is shared by strangers.
 GROUPS = ("person", "video", "product", "object")
+#: A choice over fewer groups than this is said to be uncertain.
+FEW_GROUPS = 5
 #: Rows checked at once: a table larger than memory is never copied.
 ROWS = 16_384
 
@@ -57,16 +59,19 @@ class Features:
         labels: `(N,)` int64 class indices.
         dataset: the samples themselves, for protocols that train the network; None where only features are known.
         network: what made the features; None for raw input.
+        groups: `(N,)` int64, samples that are alike beyond their class (see `groups_of`); None where that is unknown.
     """
 
     features: np.ndarray
     labels: np.ndarray
     dataset: Dataset | None = None
     network: Encoder | None = None
+    groups: np.ndarray | None = None
 
     def take(self, indices: np.ndarray) -> Features:
         """Some of the samples, without the dataset behind them."""
-        return Features(self.features[indices], self.labels[indices])
+        groups = None if self.groups is None else self.groups[indices]
+        return Features(self.features[indices], self.labels[indices], groups=groups)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -149,6 +154,12 @@ def selection(labels: np.ndarray, held: np.ndarray | None, fraction: float, seed
     if np.bincount(labels).max() < 2:
         return None
     return held_out(labels, fraction, seed)
+
+
+def few_groups(groups: np.ndarray | None, folds: int) -> list[str]:
+    """What a reader must know of settings that were chosen on whole groups: that there were few."""
+    count = 0 if groups is None else len(np.unique(groups))
+    return [f"settings were chosen on {folds} folds of {count} groups only"] if count < FEW_GROUPS else []
 
 
 def _warnings(train: Features) -> tuple[str, ...]:

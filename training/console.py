@@ -7,7 +7,10 @@ import time
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from zoo.text import printable
 
 #: Without a terminal, at most one line in this many seconds.
 LINE_SECONDS = 20.0
@@ -44,7 +47,7 @@ class ConsoleReport:
     def start(self, name: str, step: int, total: int) -> None:
         """Begin the bar at `step` of `total`."""
         self._started, self._first = time.monotonic(), step
-        self._task = self._progress.add_task(name, total=total, completed=step, status="")
+        self._task = self._progress.add_task(escape(printable(name)), total=total, completed=step, status="")
 
     def data(self, done: int, total: int) -> None:
         """Progress of decoding the data once."""
@@ -76,4 +79,4 @@ class ConsoleReport:
     def say(self, message: str) -> None:
         """One line, where anything is to be shown."""
         if not self.quiet:
-            self.console.print(message, markup=False)
+            self.console.print(printable(message), markup=False)

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from zoo.text import printable
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -15,6 +17,13 @@ if TYPE_CHECKING:
 Progress = Callable[[str, int, int], None]
 #: Without a terminal, a stage prints one line when it starts and then at most one line in this many seconds.
 LINE_SECONDS = 20.0
+
+
+def shown(text: object) -> str:
+    """Text of others between rich's own marks: nothing in it is a mark or moves the cursor."""
+    from rich.markup import escape
+
+    return escape(printable(text))
 
 
 def output(width: int = 140) -> Console:
@@ -51,12 +60,12 @@ def stages(quiet: bool = False, clock: Callable[[], float] = time.monotonic) -> 
             def advance(what: str, done: int, total: int) -> None:
                 if now != [what]:  # a new stage has its own clock
                     now[:] = [what]
-                    bar.reset(task, total=total, description=what)
+                    bar.reset(task, total=total, description=shown(what))
                 bar.update(task, completed=done, total=total)
 
             yield advance
     else:
-        yield _lines(lambda text: console.print(text, markup=False, soft_wrap=True), clock)
+        yield _lines(lambda text: console.print(printable(text), markup=False, soft_wrap=True), clock)
 
 
 def _lines(say: Callable[[str], None], clock: Callable[[], float]) -> Progress:

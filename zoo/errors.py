@@ -1,8 +1,24 @@
 """The errors that the zoo raises on purpose. Each message says what came, what was expected, the fix."""
 
+from zoo.text import printable
+
+#: Characters of a message; a longer one loses its middle.
+LONGEST = 4000
+
+
+def _one_line(message: object) -> str:
+    """A message may repeat what a file or a server said: written out, and no longer than a person reads."""
+    text = str(message)
+    if len(text) > LONGEST:
+        text = f"{text[: LONGEST - 1000]} ... {text[-900:]}"
+    return printable(text)
+
 
 class ZooError(Exception):
-    """Base of all errors the zoo raises on purpose."""
+    """Base of all errors the zoo raises on purpose. Its message is one line without control characters."""
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(_one_line(message))
 
 
 class TrainingError(ZooError, RuntimeError):
@@ -35,6 +51,9 @@ class DataError(ZooError, ValueError):
 
 class DataWarning(UserWarning):
     """What a person must know of a dataset that was opened: samples left out, copies across its splits."""
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(_one_line(message))
 
 
 def nearest(name: str, known: list[str]) -> str:

@@ -3,7 +3,7 @@
     python -m benchmarks.claims.clsa clsa_resnet10t_cifar10 data=data/cifar10 --seeds 0 1 2 --out runs/clsa_claim
 
 A seed fixes initial weights and the order of the data for all three. Frozen features of the last epoch are probed by
-protocol logreg-v2: fitted on the whole train split, tested on the test split. With `--held-out` the test split is not
+protocol logreg-v3: fitted on the whole train split, tested on the test split. With `--held-out` the test split is not
 touched: the probe is fitted on the part that was trained on and tested on the part that the recipe holds out, which is
 how settings are chosen. Killed, the same command goes on. Writes OUT/claim.json and prints the table.
 """
@@ -81,7 +81,7 @@ class Study(claims.Study):
 
     def measure(self, column: str, recipe: Recipe, options: argparse.Namespace) -> str:
         part = "held-out training samples" if options.held_out else "the test split"
-        return f"top-1 accuracy on {part} of {recipe.data.dataset.rpartition('/')[2]}, logreg-v2"
+        return f"top-1 accuracy on {part} of {recipe.data.dataset.rpartition('/')[2]}, logreg-v3"
 
     def setting(self, recipe: Recipe, training: Training, options: argparse.Namespace) -> str:
         seen = f"{training.samples_seen:,} samples seen"

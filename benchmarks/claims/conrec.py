@@ -15,7 +15,7 @@ import sys
 
 from benchmarks.claims import study as claims
 from evaluation.protocols.few_label import FewLabelProbe, FewLabelV1
-from evaluation.protocols.logistic import LogisticProbe, LogRegV2
+from evaluation.protocols.logistic import LogisticProbe, LogRegV3
 from training.recipe import Recipe
 from zoo.data.addresses import open_dataset
 from zoo.encoder import Encoder
@@ -59,7 +59,7 @@ class Study(claims.Study):
             str(amount): float((outcome.predicted == test.labels).mean())
             for amount, outcome in zip(few.amounts, outcomes, strict=True)
         }
-        whole = LogisticProbe(LogRegV2(c_grid=(few.c,)))
+        whole = LogisticProbe(LogRegV3(c_grid=(few.c,)))
         found["1.0"] = float((whole.run(train, test).predicted == test.labels).mean())
         return found
 
@@ -68,7 +68,7 @@ class Study(claims.Study):
 
     def measure(self, column: str, recipe: Recipe, options: argparse.Namespace) -> str:
         c = FewLabelV1().c
-        protocol = f"logreg-v2 at C = {c:g}" if float(column) == 1 else f"few-label-v1, mean of {options.draws} draws"
+        protocol = f"logreg-v3 at C = {c:g}" if float(column) == 1 else f"few-label-v1, mean of {options.draws} draws"
         data = recipe.data.dataset.rpartition("/")[2]
         return f"top-1 accuracy on {options.test_split} of {data}, {self.heading(column)} ({protocol})"
 

@@ -3,7 +3,7 @@
     python -m benchmarks.claims.label_fractions data/cifar10 --encoders ssnas_cell_cifar10 simclr_resnet18_cifar10 \\
         --floors ssnas_cell_cifar10 --limit 4000 --out runs/label_fractions
 
-Protocol few-label-v1 (frozen features, several draws of labels) for the shares, logreg-v2 for all labels. Each subject
+Protocol few-label-v1 (frozen features, several draws of labels) for the shares, logreg-v3 for all labels. Each subject
 is measured once and kept in OUT/NAME_SUBJECT.json. Writes OUT/report.md.
 """
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.claims.ms2l ms2l_bigru_nucla data=data/nucla epochs=20 --out runs/ms2l_claim
 
-Each arm is the recipe with some tasks switched off, trained without labels; frozen features go through logreg-v2 on the
+Each arm is the recipe with some tasks switched off, trained without labels; frozen features go through logreg-v3 on the
 official split and on the leak-free one. Arms are compared with all three tasks seed by seed: mean difference and its
 95 % t-interval over seeds. Killed, the same command continues; finished runs are not trained again. Writes
 OUT/claim_SPLIT.json for the card, one for each split.
@@ -63,13 +63,13 @@ class Study(claims.Study):
         return ALL
 
     def cache(self, options: argparse.Namespace, floor: bool) -> str:
-        return f"{FLOOR if floor else 'probe'}_{'_'.join(options.splits).replace('/', '-')}.json"
+        return f"{FLOOR if floor else 'probe'}_{'_'.join(options.splits).replace('/', '-')}_{LogisticProbe.name}.json"
 
     def judge(self, encoder: Encoder, recipe: Recipe, options: argparse.Namespace) -> claims.Scores:
         return {name: probe(encoder, recipe.data.dataset, recipe.data.root, name) for name in options.splits}
 
     def measure(self, column: str, recipe: Recipe, options: argparse.Namespace) -> str:
-        return f"top-1 accuracy of logreg-v2 on frozen features, {column} split ({' to '.join(parts_of(column))})"
+        return f"top-1 accuracy of logreg-v3 on frozen features, {column} split ({' to '.join(parts_of(column))})"
 
 
 def parts_of(split: str) -> tuple[str, str]:
@@ -79,7 +79,7 @@ def parts_of(split: str) -> tuple[str, str]:
 
 
 def probe(encoder: Encoder, dataset: str, root: str | None, split: str) -> float:
-    """Top-1 in 0..1 of logreg-v2 on frozen features, on one pair of splits."""
+    """Top-1 in 0..1 of logreg-v3 on frozen features, on one pair of splits."""
     parts = (open_dataset(dataset, part, root=root) for part in parts_of(split))
     train, test = (claims.features(encoder, part) for part in parts)
     return float((LogisticProbe().run(train, test).predicted == test.labels).mean())

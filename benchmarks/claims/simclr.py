@@ -5,7 +5,7 @@
 
 (Chen et al. 2020, arXiv 2002.05709, sections 3 to 5.) Every arm is the recipe with one thing changed; arms that come
 out as the same recipe are trained once. Frozen features are probed on the test split with 1 % and 10 % of the labels
-(few-label-v1) and all of them (logreg-v2); `--groups labels` sets the recipe as it is beside the untrained network, by
+(few-label-v1) and all of them (logreg-v3); `--groups labels` sets the recipe as it is beside the untrained network, by
 fine-tuning too. One table per group and share of labels, each arm against the group's reference, paired by seed.
 Killed, the same command goes on.
 """
@@ -118,7 +118,7 @@ class Study(claims.Study):
     def measure(self, column: str, recipe: Recipe, options: argparse.Namespace) -> str:
         protocol = f"few-label-v1, mean of {options.draws} draws"
         if column == ALL:
-            protocol = "logreg-v2"
+            protocol = "logreg-v3"
         elif column.endswith("fine-tuned"):
             protocol = "SimCLR's few-label fine-tuning, one draw"
         data = recipe.data.dataset.rpartition("/")[2]

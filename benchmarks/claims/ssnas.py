@@ -6,7 +6,7 @@ Arms: random cells; every edge a 3x3 convolution; every edge a separable one (DA
 `ssnas_cell_cifar10`; the cells that short searches find by NT-Xent, by labels, and by labels drawn at random, with the
 same budget (`benchmarks.nas.ssnas_switches`, whose folder OUT/searches is). Each network gets the width that brings its
 parameters nearest to one number for all, chosen where the given cells miss it least; then `simclr_cell_cifar10_cpu`
-trains it, and its last epoch is judged by logreg-v2 and knn-v1: fitted on part of train, tested on the test split. No
+trains it, and its last epoch is judged by logreg-v3 and knn-v2: fitted on part of train, tested on the test split. No
 setting is chosen on test. Intervals are of Student's t over cells (random, searched) or over training seeds (named).
 Killed, the same command goes on; the order is such that a run cut short has some of every arm that needs no search.
 Writes OUT/results.json and OUT/report.md.
@@ -123,7 +123,7 @@ def retrained(
     floor = folder / "untrained.json"
     if not floor.exists():
         network = untrained(load(f"local-dir:{folder / 'encoder'}"), seed)
-        write_text(floor, json.dumps({"untrained": judge(network, folder, options)["logreg-v2"]}) + "\n")
+        write_text(floor, json.dumps({"untrained": judge(network, folder, options)["logreg-v3"]}) + "\n")
     return json.loads(path.read_text()) | json.loads(floor.read_text())
 
 
@@ -157,7 +157,7 @@ def collect(options: argparse.Namespace) -> tuple[list[dict], int]:
         if isinstance(cell, NB201Genotype):
             record |= {"parameters_at_width_16": parameters(cell, 16, 5), "nasbench201_cifar10": truth[cell.text()][0]}
         records.append(record)
-        print(f"{arm}, seed {seed}: {record['logreg-v2']:.2f} {record['cell']}", flush=True)
+        print(f"{arm}, seed {seed}: {record['logreg-v3']:.2f} {record['cell']}", flush=True)
         told = {"command": shlex.join(["python", "-m", "benchmarks.claims.ssnas", *options.given])}
         told |= {"code_commit": code_commit(), "hardware": hardware(), "target_parameters": target}
         write_text(options.out / "results.json", json.dumps(told | {"records": records}, indent=1) + "\n")
@@ -176,17 +176,17 @@ def report(records: list[dict], target: int) -> str:
     """Markdown: the arms, their differences from random cells, and what predicts the accuracy of a cell."""
     arms = {arm: [r for r in records if r["arm"] == arm] for arm in dict.fromkeys(r["arm"] for r in records)}
     lines = [
-        "| arm | cells | networks | parameters | logreg-v2 | minus random | untrained, logreg-v2 | knn-v1 | "
+        "| arm | cells | networks | parameters | logreg-v3 | minus random | untrained, logreg-v3 | knn-v2 | "
         "NAS-Bench-201, C10 |",
         "|---|---:|---:|---:|---|---|---|---|---:|",
     ]
     for arm, rows in arms.items():
         counts = [r["parameters"] for r in rows]
-        logreg, knn, floor = ([r[k] for r in rows] for k in ("logreg-v2", "knn-v1", "untrained"))
+        logreg, knn, floor = ([r[k] for r in rows] for k in ("logreg-v3", "knn-v2", "untrained"))
         known = [r["nasbench201_cifar10"] for r in rows if "nasbench201_cifar10" in r]
         against = "–"
         if arm != "random cells" and "random cells" in arms:
-            d = unpaired(logreg, [r["logreg-v2"] for r in arms["random cells"]])
+            d = unpaired(logreg, [r["logreg-v3"] for r in arms["random cells"]])
             against = f"{d.mean:+.2f}" + ("" if d.low is None else f" [{d.low:+.2f}, {d.high:+.2f}]")
         span = f"{min(counts):,}" if min(counts) == max(counts) else f"{min(counts):,} to {max(counts):,}"
         lines.append(
@@ -198,10 +198,10 @@ def report(records: list[dict], target: int) -> str:
     lines += ["", f"All parameters lie within {100 * worst:.1f} % of {target:,}."]
     cells = {r["cell"]: r for r in records if "nasbench201_cifar10" in r and r["seed"] == 0}
     if len(cells) >= 5:
-        accuracy = np.array([r["logreg-v2"] for r in cells.values()])
+        accuracy = np.array([r["logreg-v3"] for r in cells.values()])
         lines += [
             "",
-            f"What orders the {len(cells)} distinct cells by logreg-v2 (Spearman, 95 % bootstrap over cells):",
+            f"What orders the {len(cells)} distinct cells by logreg-v3 (Spearman, 95 % bootstrap over cells):",
             "",
         ]
         for key, told in (

@@ -22,7 +22,7 @@ import torch
 import yaml
 
 from evaluation.floors import untrained
-from evaluation.frozen import Features
+from evaluation.frozen import Features, groups_of
 from evaluation.metrics import compare
 from training.recipe import Recipe, read_recipe
 from training.run import train
@@ -216,7 +216,8 @@ def summary(study: Study, claims: Mapping[str, Claim]) -> str:
 
 def features(encoder: Encoder, dataset: Dataset) -> Features:
     """Frozen features of a labelled dataset."""
-    return Features(embed(encoder, dataset), np.asarray(dataset.labels, dtype=np.int64))
+    labels = np.asarray(dataset.labels, dtype=np.int64)
+    return Features(embed(encoder, dataset), labels, dataset, encoder, groups_of(dataset))
 
 
 def run_folder(out: Path, arm: str, seed: int) -> Path:

@@ -8,7 +8,7 @@ The plain loop follows the protocol of DINOv3's `eval/log_regression.py`: 45 val
 they come in float64, scikit-learn's L-BFGS with max_iter 1000 and tol 1e-12, every fit from scratch, C chosen on 10 %
 of the training samples, one last fit on all of them. A second loop does the same on standardised float32 features at
 scikit-learn's default tolerance. `path` is our probe over the same 45 values and the same held-out samples, once for
-the objective of each loop; `logreg-v2` and `logreg-v1` are the protocols as they are. All run with the same threads.
+the objective of each loop; `logreg-v3` and `logreg-v1` are the protocols as they are. All run with the same threads.
 --only picks rows.
 
 Synthetic features cannot say which protocol is more accurate. With `--uneven 0` (the default) accuracies are level;
@@ -28,7 +28,7 @@ import numpy as np
 
 from evaluation.frozen import Features, standardise, standardiser
 from evaluation.metrics import with_intervals
-from evaluation.protocols.logistic import LogisticProbe, LogRegV2
+from evaluation.protocols.logistic import LogisticProbe, LogRegV3
 from evaluation.protocols.logistic_v1 import LogisticProbeV1
 from zoo.data.splits import held_out
 from zoo.features.table import FeatureTable
@@ -82,7 +82,7 @@ def main() -> None:
     given = parser.parse_args()
 
     train, test = read(given.features) if given.features else synthetic(given)
-    held = LogRegV2().held_out
+    held = LogRegV3().held_out
     warm = encoder_like(200, 16, 3, 1.0, 0.0, 1)
     LogisticProbe().run(warm, warm)  # imports and threads are up
     mean, scale = standardiser(train.features)
@@ -103,7 +103,7 @@ def main() -> None:
         )
 
     def path(standardised):
-        settings = LogRegV2(c_grid=tuple(PLAIN_GRID), standardise=standardised, cross_validate_below=0)
+        settings = LogRegV3(c_grid=tuple(PLAIN_GRID), standardise=standardised, cross_validate_below=0)
         return ours(LogisticProbe(settings, given.seed))
 
     print(f"{len(train):,} x {train.features.shape[1]} features, {len(test):,} test samples")
@@ -111,7 +111,7 @@ def main() -> None:
     rows = {
         "path, scaled": lambda: path(True),
         "path, raw": lambda: path(False),
-        "logreg-v2": lambda: ours(LogisticProbe(seed=given.seed)),
+        "logreg-v3": lambda: ours(LogisticProbe(seed=given.seed)),
         "logreg-v1": lambda: ours(LogisticProbeV1(seed=given.seed)),
         "plain, scaled, tol 1e-4": lambda: plain(scaled, 1e-4, np.float32),
         "plain, raw, as DINOv3": lambda: plain((train, test), given.plain_tol, np.float64),

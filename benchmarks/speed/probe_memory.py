@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from evaluation.frozen import Features
-from evaluation.protocols.logistic import LogisticProbe, LogRegV2
+from evaluation.protocols.logistic import LogisticProbe, LogRegV3
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
@@ -50,7 +50,7 @@ def measure(rows: int, dims: int, classes: int, path: Path) -> float:
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    probe = LogisticProbe(LogRegV2(c_grid=(0.1, 1.0), max_iter=2, cross_validate_below=0), in_memory=0)
+    probe = LogisticProbe(LogRegV3(c_grid=(0.1, 1.0), max_iter=2, cross_validate_below=0), in_memory=0)
     probe.run(Features(features, labels), test)
     done.set()
     watcher.join()

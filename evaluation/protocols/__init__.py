@@ -12,8 +12,10 @@ from evaluation.protocols.clustering import Clustering
 from evaluation.protocols.few_label import FewLabelProbe
 from evaluation.protocols.finetune import FineTuner
 from evaluation.protocols.knn import KNNProbe
+from evaluation.protocols.knn_v1 import KNNProbeV1
 from evaluation.protocols.logistic import LogisticProbe
 from evaluation.protocols.logistic_v1 import LogisticProbeV1
+from evaluation.protocols.logistic_v2 import LogisticProbeV2
 from evaluation.protocols.metric_learning import MetricLearning
 from evaluation.protocols.retrieval import Retrieval
 from evaluation.protocols.transfer import TransferProbe
@@ -23,9 +25,11 @@ from zoo.strict import first_problem
 #: What `--protocol` and `evaluate` take -> the protocol. The one place where a protocol is entered.
 PROTOCOLS: dict[str, type[Protocol]] = {
     "logreg": LogisticProbe,
-    "logreg_v1": LogisticProbeV1,  # to repeat numbers that were measured with it
+    "logreg_v2": LogisticProbeV2,  # earlier versions repeat numbers that were measured with them
+    "logreg_v1": LogisticProbeV1,
     "transfer": TransferProbe,
     "knn": KNNProbe,
+    "knn_v1": KNNProbeV1,
     "few_label": FewLabelProbe,
     "retrieval": Retrieval,
     "metric_learning": MetricLearning,

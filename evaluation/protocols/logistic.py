@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 from pydantic import Field
 
-from evaluation.frozen import Features, Outcome, check, selection
+from evaluation.frozen import Features, Outcome, check, few_groups, selection
 from evaluation.protocols.base import Progress, Protocol
 from evaluation.protocols.logistic_path import IN_MEMORY, LogisticPath, Solution
-from zoo.data.splits import folds
+from zoo.data.splits import folds, group_folds
 from zoo.strict import Strict
 
 
-class LogRegV2(Strict):
+class LogRegV3(Strict):
     """Multinomial logistic regression on frozen, standardised features; C is cross-validated where samples are few.
 
     C (scikit-learn's: it multiplies the sum of losses) is chosen from `c_grid` by accuracy on training samples that
-    the fit has not seen: the official validation split where there is one; else, below `cross_validate_below`
-    training samples, stratified `folds` in turn, counted together; else a stratified `held_out` part. Then the
-    chosen C is fitted on all of them. The smallest best C wins. Values follow each other from small to large; once
-    `patience` in a row are hopeless (their accuracy more than two standard errors of the paired difference below the
-    best, at a loss below half that of guessing) the rest are skipped.
+    the fit has not seen: the official validation split where there is one; else, where the data names groups such as
+    persons, `folds` in turn that never split a group, counted together; else, below `cross_validate_below` training
+    samples, stratified `folds`; else a stratified `held_out` part. Without groups the numbers are those of logreg-v2.
+    Then the chosen C is fitted on all of them. The smallest best C wins. Values follow each other from small to large;
+    once `patience` in a row are hopeless (their accuracy more than two standard errors of the paired difference below
+    the best, at a loss below half that of guessing) the rest are skipped.
     Optimiser: preconditioned L-BFGS (evaluation.protocols.logistic_path), to within `tol` of the least loss.
     """
 
@@ -42,8 +43,8 @@ class LogRegV2(Strict):
 FEW = 200
 
 
-class LogisticProbe(Protocol[LogRegV2]):
-    """Protocol `logreg-v2`; `LogRegV2` says what it fixes.
+class LogisticProbe(Protocol[LogRegV3]):
+    """Protocol `logreg-v3`; `LogRegV3` says what it fixes.
 
     Args:
         settings, seed, precision, progress: as of every `Protocol`.
@@ -51,13 +52,15 @@ class LogisticProbe(Protocol[LogRegV2]):
         in_memory: bytes of features up to which a rotated copy is held; above, the table is streamed.
     """
 
-    name = "logreg-v2"
+    name = "logreg-v3"
     title = "logistic regression"
-    settings_type = LogRegV2
+    settings_type = LogRegV3
+    #: Settings are chosen on whole groups where the data names them.
+    respects_groups: ClassVar[bool] = True
 
     def __init__(
         self,
-        settings: LogRegV2 | None = None,
+        settings: LogRegV3 | None = None,
         seed: int = 0,
         *,
         precision: str = "auto",
@@ -76,13 +79,15 @@ class LogisticProbe(Protocol[LogRegV2]):
         """
         warnings = list(check(train, test))
         grid = sorted(self.settings.c_grid)
-        parts = self._parts(train.labels, held) if len(grid) > 1 else []
+        parts, grouped = self._parts(train, held) if len(grid) > 1 else ([], False)
         start, scores = self._choose(train, parts) if parts else (None, {})
         # Without a held-out sample: the grid's value nearest to scikit-learn's own.
         c = start.c if start is not None else min(grid, key=lambda value: abs(np.log(value)))
         judges = sum(len(part) for _, part in parts)
         if scores and c in (grid[0], grid[-1]):
             warnings.append(f"the chosen C = {c:g} lies at the edge of the grid")
+        if grouped:
+            warnings += few_groups(train.groups, len(parts))
         if scores and judges < FEW:
             warnings.append(f"C was chosen by the accuracy on {judges} training samples only")
         path = self._path(train, None, self.in_memory)
@@ -96,12 +101,17 @@ class LogisticProbe(Protocol[LogRegV2]):
             chosen |= {"held_out_top1": scores[c], "held_out": judges, "tried": len(scores)}
         return Outcome(solution.predict(test.features), chosen, tuple(warnings))
 
-    def _parts(self, labels: np.ndarray, held: np.ndarray | None) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Pairs of rows: to fit on, and to judge by. Empty where no class has two samples."""
+    def _parts(self, train: Features, held: np.ndarray | None) -> tuple[list[tuple[np.ndarray, np.ndarray]], bool]:
+        """Pairs of rows, to fit on and to judge by, and whether groups were kept whole. Empty: nothing to hold out."""
+        labels = train.labels
+        if held is None and self.respects_groups and train.groups is not None:
+            found = group_folds(labels, train.groups, self.settings.folds, self.seed)
+            if found:
+                return found, True
         if held is None and len(labels) < self.settings.cross_validate_below:
-            return folds(labels, self.settings.folds, self.seed)
+            return folds(labels, self.settings.folds, self.seed), False
         parts = selection(labels, held, self.settings.held_out, self.seed)
-        return [] if parts is None else [parts]
+        return [] if parts is None else [parts], False
 
     def _choose(
         self, train: Features, parts: list[tuple[np.ndarray, np.ndarray]]

@@ -15,7 +15,7 @@ from zoo.strict import Strict
 
 
 class LogRegV1(Strict):
-    """Multinomial logistic regression on frozen, standardised features; superseded by logreg-v2.
+    """Multinomial logistic regression on frozen, standardised features; superseded by logreg-v3.
 
     Features are standardised with mean and deviation of the training part. C is chosen on a
     stratified `held_out` part of the training split, from small to large with warm starts, until accuracy has

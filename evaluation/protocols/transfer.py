@@ -6,17 +6,17 @@ from typing import Annotated
 
 from pydantic import Field
 
-from evaluation.protocols.logistic import LogisticProbe, LogRegV2
+from evaluation.protocols.logistic import LogisticProbe, LogRegV3
 
 
-class TransferV1(LogRegV2):
+class TransferV1(LogRegV3):
     """SimCLR's linear transfer protocol (arXiv 2002.05709, appendix B.8.1): multinomial logistic regression with L2
     penalty on frozen features of resized and centre-cropped images, without augmentation and without normalising.
 
     The penalty takes 45 logarithmically spaced values in 1e-6..1e5 (C is their inverse) and is chosen on the
     official validation split, or a stratified fifth of the training split where there is none; the test score is
     that of a fit on training and validation together. Top-1 and mean per-class accuracy are both computed, and the
-    one the field reports for the dataset is marked. Optimiser and early end as logreg-v2. Images have the size
+    one the field reports for the dataset is marked. Optimiser and early end as logreg-v3. Images have the size
     that the encoder was made for, not always 224 pixels.
     """
 
@@ -36,3 +36,4 @@ class TransferProbe(LogisticProbe):
     name = "transfer-v1"
     title = "SimCLR's linear transfer protocol"
     settings_type = TransferV1
+    respects_groups = False

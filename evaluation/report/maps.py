@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,39 @@ LABELLED = 12
 CONFUSION_CLASSES = 30
 
 
+@dataclass(frozen=True)
+class Places:
+    """Where samples lie on a map.
+
+    Attributes:
+        rows: `(n,)` the samples that were drawn. places: `(n, 2)` float32.
+        dimensions: of the PCA before t-SNE. perplexity: of t-SNE.
+    """
+
+    rows: np.ndarray
+    places: np.ndarray
+    dimensions: int
+    perplexity: float
+
+
+def map_places(features: np.ndarray, *, points: int = 1000, seed: int = 0) -> Places | None:
+    """Places of at most `points` samples by t-SNE; arguments, None and errors as for `embedding_map`."""
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
+    drawn = np.sort(np.random.default_rng(seed).permutation(len(features))[:points])
+    x = unit(features[drawn])
+    if not np.isfinite(x).all():
+        raise DataError("features hold NaN or infinite values")
+    if len(x) < 5 or np.ptp(x, axis=0).max() < 1e-6:
+        return None
+    x = PCA(min(50, *x.shape), random_state=seed).fit_transform(x)
+    perplexity = min(30.0, (len(x) - 1) / 3)
+    init = "pca" if x.shape[1] >= 2 else "random"
+    flat = TSNE(perplexity=perplexity, init=init, max_iter=500, random_state=seed).fit_transform(x)
+    return Places(drawn, flat, x.shape[1], perplexity)
+
+
 def embedding_map(
     features: np.ndarray,
     labels: np.ndarray | None,
@@ -49,27 +83,19 @@ def embedding_map(
     Raises:
         DataError: NaN or infinite features.
     """
-    from sklearn.decomposition import PCA
-    from sklearn.manifold import TSNE
-
-    drawn = np.sort(np.random.default_rng(seed).permutation(len(features))[:points])
-    x = unit(features[drawn])
-    if not np.isfinite(x).all():
-        raise DataError("features hold NaN or infinite values")
-    if len(x) < 5 or np.ptp(x, axis=0).max() < 1e-6:
+    found = map_places(features, points=points, seed=seed)
+    if found is None:
         return None
-    x = PCA(min(50, *x.shape), random_state=seed).fit_transform(x)
-    perplexity = min(30.0, (len(x) - 1) / 3)
-    init = "pca" if x.shape[1] >= 2 else "random"
-    flat = TSNE(perplexity=perplexity, init=init, max_iter=500, random_state=seed).fit_transform(x)
+    drawn, flat = found.rows, found.places
     shown = None if labels is None else np.asarray(labels)[drawn]
-    title = f"t-SNE (after PCA to {x.shape[1]} dimensions) of {len(drawn):,} samples"
+    title = f"t-SNE (after PCA to {found.dimensions} dimensions) of {len(drawn):,} samples"
     with style():
         picture = _scatter(flat, shown, class_names, title)
     caption = (
         f"t-SNE map of {len(drawn):,} samples drawn at random (seed {seed}): features scaled to length 1, PCA to "
-        f"{x.shape[1]} dimensions, t-SNE with perplexity {perplexity:g}. Who lies next to whom means something; "
-        "distances between clusters and their sizes do not. t-SNE has not seen the labels: they only give the colours."
+        f"{found.dimensions} dimensions, t-SNE with perplexity {found.perplexity:g}. Who lies next to whom means "
+        "something; distances between clusters and their sizes do not. t-SNE has not seen the labels: they only give "
+        "the colours."
     )
     if labels is None:
         caption = caption.partition(" t-SNE has not")[0]

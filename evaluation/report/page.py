@@ -15,6 +15,7 @@ from evaluation.report.tables import CAPTION, HEADERS, lines
 from evaluation.report.verdict import groups, verdict
 from zoo.checkpoint.results import Result, setting_text
 from zoo.files import write_whole
+from zoo.text import page_text
 
 if TYPE_CHECKING:
     from evaluation.report.drawing import Figure
@@ -57,6 +58,7 @@ def write_report(
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
+        finalize=page_text,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -19,6 +19,7 @@ from evaluation.suite import Entry, SuiteResults, SuiteRun
 from zoo.checkpoint.numbers import interval_text, metric_title, percent, points
 from zoo.checkpoint.results import Metric, Result
 from zoo.files import write_whole
+from zoo.text import page_text, printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -52,7 +53,7 @@ def overview(run: SuiteRun) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    made = Table(caption=Text(verdict(run)), caption_justify="left")
+    made = Table(caption=Text(printable(verdict(run))), caption_justify="left")
     for header in ("dataset", "protocol", "metric", "encoder %", "untrained %", "raw %", "minus the better baseline"):
         made.add_column(header, justify="right" if "%" in header or "minus" in header else "left")
     for name, found in run.found.items():
@@ -60,7 +61,7 @@ def overview(run: SuiteRun) -> Table:
         for index, line in enumerate(lines_):
             cells = (run.entry(name).title if index == 0 else "", line.protocol, line.metric, line.encoder)
             gain = line.gain + (" (not distinguishable)" if line.outcome == "same" else "")
-            texts = (Text(cell) for cell in (*cells, line.untrained, line.raw, gain))
+            texts = (Text(printable(cell)) for cell in (*cells, line.untrained, line.raw, gain))
             made.add_row(*texts, end_section=index == len(lines_) - 1)
     return made
 
@@ -72,6 +73,7 @@ def render(run: SuiteRun, encoder_name: str) -> str:
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
+        finalize=page_text,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

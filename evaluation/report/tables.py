@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from evaluation.report.verdict import group_title, groups, subject_title, versus_of, versus_text
 from zoo.checkpoint.numbers import interval_text, metric_title, percent
 from zoo.checkpoint.results import DataRecord, Result, setting_text
+from zoo.text import printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -78,7 +79,7 @@ def table(rows: Sequence[Result], encoder_name: str = "") -> Table:
     caption = f"In brackets: {CAPTION}." + "".join(
         f"\n{str(i).translate(SUPERSCRIPT)} {note}" for i, note in enumerate(notes, 1)
     )
-    made = Table(caption=Text(caption), caption_justify="left")
+    made = Table(caption=Text(printable(caption, lines=True)), caption_justify="left")
     for header, justify in zip(HEADERS, ("left", "left", "right", "right", "right", "left", "right"), strict=True):
         made.add_column(header, justify=justify)
     for group in grouped:
@@ -86,7 +87,7 @@ def table(rows: Sequence[Result], encoder_name: str = "") -> Table:
             cells = line.cells() if index == 0 else ("", *line.cells()[1:])
             # As Text: a name with [brackets] is not markup.
             style = "dim" if line.is_baseline else "bold"
-            made.add_row(*(Text(cell, style=style) for cell in cells), end_section=index == len(group) - 1)
+            made.add_row(*(Text(printable(cell), style=style) for cell in cells), end_section=index == len(group) - 1)
     return made
 
 

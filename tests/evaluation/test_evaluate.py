@@ -15,8 +15,8 @@ from evaluation.evaluate import evaluate
 from evaluation.floors import raw, untrained
 from evaluation.frozen import Features
 from evaluation.protocols import protocol
-from evaluation.protocols.knn import KNNProbe, KnnV1
-from evaluation.protocols.logistic import LogisticProbe, LogRegV2
+from evaluation.protocols.knn import KNNProbe, KnnV2
+from evaluation.protocols.logistic import LogisticProbe, LogRegV3
 from tests.zoo.checkpoints import same_weights, small_encoder, write_small
 from zoo.checkpoint.loading import load
 from zoo.checkpoint.results import read_results
@@ -36,12 +36,12 @@ def address(tmp_path_factory):
 def test_every_subject_stands_under_every_protocol(address):
     found = evaluate(load(address), open_dataset(DATA, "train"), open_dataset(DATA, "test"), precision="fp32")
     assert {(row.protocol, row.subject) for row in found.rows} == {
-        (name, subject) for name in ("logreg-v2", "knn-v1") for subject in ("encoder", "untrained", "raw")
+        (name, subject) for name in ("logreg-v3", "knn-v2") for subject in ("encoder", "untrained", "raw")
     }
     for row in found.rows:
         assert row.settings and row.metrics["top1"].low <= row.metrics["top1"].value <= row.metrics["top1"].high
-    own = next(row for row in found.rows if (row.protocol, row.subject) == ("logreg-v2", "encoder"))
-    right = (found.predicted["logreg-v2"] == found.test.labels).mean()
+    own = next(row for row in found.rows if (row.protocol, row.subject) == ("logreg-v3", "encoder"))
+    right = (found.predicted["logreg-v3"] == found.test.labels).mean()
     assert own.metrics["top1"].value == pytest.approx(right)
 
 
@@ -114,19 +114,19 @@ def test_a_k_that_a_person_fixed_is_the_k_that_votes():
     labels = np.arange(40) % 2
     part = Features(np.random.default_rng(0).normal(size=(40, 5)).astype(np.float32), labels)
     for k in (1, 38, 40):  # 38 and 40 exceed what is left once a part is held out
-        assert KNNProbe(KnnV1(k_grid=(k,))).run(part, part).chosen["k"] == k
+        assert KNNProbe(KnnV2(k_grid=(k,))).run(part, part).chosen["k"] == k
 
 
 def test_the_chosen_c_comes_from_the_grid_even_when_nothing_can_be_held_out():
     pair = Features(np.eye(2, dtype=np.float32), np.array([0, 1]))
-    assert LogisticProbe(LogRegV2(c_grid=(1e-4, 1e-3))).run(pair, pair).chosen["C"] == 1e-3
+    assert LogisticProbe(LogRegV3(c_grid=(1e-4, 1e-3))).run(pair, pair).chosen["C"] == 1e-3
 
 
 def test_constant_features_are_counted_whatever_their_value():
     x = np.random.default_rng(0).normal(size=(50_000, 3)).astype(np.float32)
     x[:, 1] = 0.1  # its float32 deviation over so many samples is not zero
     part = Features(x, np.arange(50_000) % 2)
-    outcome = LogisticProbe(LogRegV2(c_grid=(1e-3,))).run(part, part)
+    outcome = LogisticProbe(LogRegV3(c_grid=(1e-3,))).run(part, part)
     assert any("1 of 3 features are constant" in warning for warning in outcome.warnings)
 
 

@@ -176,10 +176,10 @@ def test_names_on_the_map_do_not_cover_each_other():
 
 def test_confusion_names_the_commonest_mistake():
     true, predicted = np.array([0, 0, 0, 1, 1, 2]), np.array([0, 1, 1, 1, 1, 0])
-    figure = confusion(true, predicted, ("cat", "dog", "owl"), title="knn-v1")
+    figure = confusion(true, predicted, ("cat", "dog", "owl"), title="knn-v2")
     opened(figure)
     assert "cat, taken for dog 2 of 3 times" in figure.caption
-    assert figure.png == confusion(true, predicted, ("cat", "dog", "owl"), title="knn-v1").png
+    assert figure.png == confusion(true, predicted, ("cat", "dog", "owl"), title="knn-v2").png
 
 
 @pytest.mark.parametrize("classes", [2, 30])

@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 
 from evaluation.frozen import Features
 from evaluation.protocols import describe, logistic_path
-from evaluation.protocols.logistic import LogisticProbe, LogRegV2
+from evaluation.protocols.logistic import LogisticProbe, LogRegV3
 from evaluation.protocols.logistic_path import LogisticPath
 from evaluation.protocols.logistic_v1 import LogisticProbeV1, LogRegV1
 from evaluation.protocols.transfer import TransferProbe, TransferV1
@@ -47,7 +47,7 @@ def test_every_c_reaches_scikit_learns_loss(part, standardise):
 
 
 def test_the_whole_path_on_standardised_features_chooses_as_a_plain_loop():
-    settings = LogRegV2(cross_validate_below=0, c_grid=tuple(10.0 ** np.arange(-5, 4)), patience=None)
+    settings = LogRegV3(cross_validate_below=0, c_grid=tuple(10.0 ** np.arange(-5, 4)), patience=None)
     fast = LogisticProbe(settings).run(TRAIN, TEST)
     slow = LogisticProbeV1(LogRegV1(c_grid=settings.c_grid, max_iter=5000, tol=1e-6)).run(TRAIN, TEST)
     accuracy = [float((outcome.predicted == TEST.labels).mean()) for outcome in (fast, slow)]
@@ -87,8 +87,8 @@ def test_a_path_may_start_from_the_solution_of_another():
 def test_hopeless_values_are_skipped_without_changing_the_choice():
     noisy, test = (clusters(n, dims=80, spread=5.0, seed=seed) for n, seed in ((900, 5), (100, 6)))
     grid = tuple(10.0 ** np.arange(-6, 5))
-    every = LogisticProbe(LogRegV2(c_grid=grid, cross_validate_below=0, held_out=0.85, patience=None)).run(noisy, test)
-    some = LogisticProbe(LogRegV2(c_grid=grid, cross_validate_below=0, held_out=0.85, patience=1)).run(noisy, test)
+    every = LogisticProbe(LogRegV3(c_grid=grid, cross_validate_below=0, held_out=0.85, patience=None)).run(noisy, test)
+    some = LogisticProbe(LogRegV3(c_grid=grid, cross_validate_below=0, held_out=0.85, patience=1)).run(noisy, test)
     assert some.chosen["C"] == every.chosen["C"] and every.chosen["tried"] == len(grid)
     assert some.chosen["tried"] < len(grid)
 
@@ -110,7 +110,7 @@ def test_an_official_validation_part_is_what_the_choice_is_made_on():
 
 
 def test_edges_few_samples_and_the_text_are_stated():
-    outcome = LogisticProbe(LogRegV2(c_grid=(1e-6, 1e-5))).run(TRAIN, TEST)
+    outcome = LogisticProbe(LogRegV3(c_grid=(1e-6, 1e-5))).run(TRAIN, TEST)
     assert any("edge of the grid" in warning for warning in outcome.warnings)
     single = TRAIN.take(np.arange(4))
     assert LogisticProbe().run(single, TEST).chosen["C"] == pytest.approx(1.0)
@@ -126,7 +126,7 @@ import numpy as np
 from evaluation.protocols import logistic_path
 from evaluation.frozen import Features
 from evaluation.protocols.logistic import LogisticProbe
-from evaluation.protocols.logistic import LogRegV2
+from evaluation.protocols.logistic import LogRegV3
 
 logistic_path.BLOCK = 1 << 20
 rows, path = int(sys.argv[1]), sys.argv[2]
@@ -148,7 +148,7 @@ def watch():
         peak = max(peak, anonymous())
         time.sleep(0.002)
 
-probe = LogisticProbe(LogRegV2(c_grid=(0.1, 1.0), max_iter=2, cross_validate_below=0), in_memory=0)
+probe = LogisticProbe(LogRegV3(c_grid=(0.1, 1.0), max_iter=2, cross_validate_below=0), in_memory=0)
 probe.run(Features(features[:9000], labels[:9000]), test)
 done, peak, before = False, 0, anonymous()
 watcher = threading.Thread(target=watch)

@@ -130,15 +130,15 @@ def found(tmp_path_factory):
 
 def test_evaluate_stores_the_spread_of_the_baseline_and_paired_differences(found):
     rows = {(row.protocol, row.subject): row for row in found.rows}
-    own, floor = rows["knn-v1", "encoder"], rows["knn-v1", "untrained"]
+    own, floor = rows["knn-v2", "encoder"], rows["knn-v2", "untrained"]
     assert len(floor.spread["top1"]) == 3 and floor.metrics["top1"].value == pytest.approx(
         np.mean(floor.spread["top1"])
     )
-    assert not own.spread and not rows["knn-v1", "raw"].spread and not floor.versus
+    assert not own.spread and not rows["knn-v2", "raw"].spread and not floor.versus
     stored = {(each.other, each.metric): each for each in own.versus}
     assert set(stored) == {(o, m) for o in ("untrained", "raw") for m in ("top1", "mean_per_class")}
     for (other, metric), each in stored.items():
-        gap = own.metrics[metric].value - rows["knn-v1", other].metrics[metric].value
+        gap = own.metrics[metric].value - rows["knn-v2", other].metrics[metric].value
         assert each.value == pytest.approx(gap) and each.low <= each.value <= each.high
     assert stored["raw", "top1"].test == "mcnemar" and stored["untrained", "top1"].test == "bootstrap"
     assert {each.metric for each in rows["retrieval-v1", "encoder"].versus} == {"recall_at_1", "recall_at_5", "map"}

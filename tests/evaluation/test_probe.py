@@ -7,13 +7,17 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from evaluation.frozen import Features
+from evaluation.frozen import Features, groups_of
 from evaluation.metrics import RESAMPLES, with_intervals
 from evaluation.protocols import describe, protocol
-from evaluation.protocols.knn import KNNProbe, KnnV1, classify
-from evaluation.protocols.logistic import LogisticProbe, LogRegV2
+from evaluation.protocols.knn import KNNProbe, KnnV2, classify
+from evaluation.protocols.knn_v1 import KNNProbeV1
+from evaluation.protocols.logistic import LogisticProbe, LogRegV3
 from evaluation.protocols.logistic_v1 import LogisticProbeV1, LogRegV1
-from zoo.data.splits import folds
+from evaluation.protocols.logistic_v2 import LogisticProbeV2
+from zoo.data.addresses import open_dataset
+from zoo.data.base import Joined
+from zoo.data.splits import folds, group_folds
 from zoo.errors import DataError, UnknownNameError
 
 
@@ -85,7 +89,7 @@ def test_small_temperatures_do_not_overflow():
 
 def test_v2_takes_the_c_that_folds_of_scikit_learn_take():
     grid = tuple(10.0 ** np.arange(-5, 3))
-    outcome = LogisticProbe(LogRegV2(c_grid=grid, tol=1e-6)).run(TRAIN, TEST)
+    outcome = LogisticProbe(LogRegV3(c_grid=grid, tol=1e-6)).run(TRAIN, TEST)
     scores = []
     for c in grid:
         right = 0
@@ -106,7 +110,7 @@ def test_few_samples_do_not_stop_v2_at_a_tiny_c():
     for seed in range(8):
         part, test = clusters(150, 6, 60, 3.0, seed), clusters(2000, 6, 60, 3.0, 100 + seed)
         best = max(
-            (LogisticProbe(LogRegV2(c_grid=(c,))).run(part, test).predicted == test.labels).mean()
+            (LogisticProbe(LogRegV3(c_grid=(c,))).run(part, test).predicted == test.labels).mean()
             for c in (1e-3, 1e-2, 1e-1, 1.0)
         )
         for name, probe in (("v1", LogisticProbeV1()), ("v2", LogisticProbe())):
@@ -116,14 +120,14 @@ def test_few_samples_do_not_stop_v2_at_a_tiny_c():
 
 def test_many_samples_are_held_out_once_and_an_official_split_goes_first():
     big = clusters(1200, seed=5)
-    once = LogisticProbe(LogRegV2(cross_validate_below=1200)).run(big, TEST)
+    once = LogisticProbe(LogRegV3(cross_validate_below=1200)).run(big, TEST)
     assert once.chosen["held_out"] == 120 and any("on 120 training samples only" in w for w in once.warnings)
-    assert LogisticProbe(LogRegV2(cross_validate_below=1201)).run(big, TEST).chosen["held_out"] == 1200
+    assert LogisticProbe(LogRegV3(cross_validate_below=1201)).run(big, TEST).chosen["held_out"] == 1200
     assert LogisticProbe().run(big, TEST, np.arange(300)).chosen["held_out"] == 300
 
 
 def test_edge_of_the_grid_and_missing_convergence_are_reported():
-    for probe, settings in ((LogisticProbe, LogRegV2), (LogisticProbeV1, LogRegV1)):
+    for probe, settings in ((LogisticProbe, LogRegV3), (LogisticProbeV1, LogRegV1)):
         edge = probe(settings(c_grid=(1e-7, 1e-6))).run(TRAIN, TEST)
         assert any("edge of the grid" in w for w in edge.warnings)
         short = probe(settings(max_iter=1)).run(TRAIN, TEST)
@@ -165,7 +169,7 @@ def test_k_above_the_training_set_is_clipped_or_refused():
     outcome = KNNProbe().run(TRAIN.take(np.arange(40)), TEST)
     assert outcome.chosen["k"] <= 40 and any("left out" in w for w in outcome.warnings)
     with pytest.raises(DataError, match="smaller k"):
-        KNNProbe(KnnV1(k_grid=(500,))).run(TRAIN, TEST)
+        KNNProbe(KnnV2(k_grid=(500,))).run(TRAIN, TEST)
 
 
 def test_shuffled_labels_give_chance():
@@ -201,6 +205,61 @@ def test_mean_per_class_weighs_classes_alike():
 def test_protocols_have_names_and_texts():
     with pytest.raises(UnknownNameError, match="'logreg'"):
         protocol("logrg")
-    assert protocol("logreg").name == "logreg-v2"
+    assert protocol("logreg").name == "logreg-v3"
     for short in ("logreg", "logreg_v1", "knn"):
         assert describe(protocol(short).name)
+
+
+# --- groups: persons, videos -------------------------------------------------------------------------
+
+
+def people(n: int, persons: int, seed: int, first: int = 0) -> Features:
+    """Each person has a way of their own, larger than what tells the classes apart: their samples are near copies."""
+    generator = np.random.default_rng(seed)
+    groups, labels = first + np.arange(n) % persons, np.arange(n) // persons % 3
+    signs = np.random.default_rng(50).normal(size=(3, 30)) * 0.5
+    ways = np.random.default_rng(51).normal(size=(60, 3, 30)) * 1.2  # of a person in a class
+    x = signs[labels] + ways[groups, labels] + 0.2 * generator.normal(size=(n, 30))
+    return Features(x.astype(np.float32), labels, groups=groups)
+
+
+@pytest.mark.parametrize("count", [2, 5, 9])
+def test_folds_never_split_a_group_and_hold_every_sample_once(count):
+    part = people(90, 6, 0)
+    found = group_folds(part.labels, part.groups, count, seed=0)
+    assert len(found) == min(count, 6)
+    assert sorted(np.concatenate([held for _, held in found])) == list(range(90))
+    for rest, held in found:
+        assert not set(part.groups[rest]) & set(part.groups[held]) and len(rest) + len(held) == 90
+    again = group_folds(part.labels, part.groups, count, seed=0)
+    assert all((a[1] == b[1]).all() for a, b in zip(found, again, strict=True))
+    assert group_folds(part.labels, np.zeros(90), count, seed=0) == []
+
+
+def test_settings_are_chosen_on_persons_that_the_fit_has_not_seen():
+    """With a person on both sides of a fold, recognising the person passes for recognising the class."""
+    train, test = people(240, 12, 1), people(240, 12, 2, first=12)
+    bare = Features(train.features, train.labels)
+    for new, old in ((LogisticProbe(), LogisticProbeV2()), (KNNProbe(), KNNProbeV1())):
+        fair, naive = new.run(train, test), old.run(train, test)
+        real = (fair.predicted == test.labels).mean()
+        promised, kept = (outcome.chosen["held_out_top1"] - real for outcome in (naive, fair))
+        assert promised > 0.1 and abs(kept) < promised - 0.05
+        # Without groups both give the same.
+        assert (new.run(bare, test).predicted == old.run(bare, test).predicted).all()
+        assert new.run(bare, test).chosen == old.run(bare, test).chosen == naive.chosen
+
+
+def test_few_groups_are_said_and_one_group_is_none():
+    three = LogisticProbe(LogRegV3(c_grid=(0.01, 0.1))).run(people(90, 3, 0), people(90, 3, 1))
+    assert "settings were chosen on 3 folds of 3 groups only" in three.warnings
+    one = people(90, 3, 0)
+    alone = Features(one.features, one.labels, groups=np.zeros(90, dtype=int))
+    assert LogisticProbe().run(alone, one).chosen == LogisticProbeV2().run(alone, one).chosen
+
+
+def test_groups_reach_the_protocols_and_the_intervals():
+    train, test = (open_dataset("synthetic:motion?n=48&sway=20", split) for split in ("train", "test"))
+    assert (groups_of(train) == train.groups["person"]).all() and not set(groups_of(train)) & set(groups_of(test))
+    assert (groups_of(Joined([train, test])) == np.concatenate([groups_of(train), groups_of(test)])).all()
+    assert groups_of(open_dataset("synthetic:shapes?n=16&size=16", "test")) is None

@@ -9,21 +9,22 @@ from html.parser import HTMLParser
 
 import pytest
 
-from evaluation.protocols.knn import KnnV1
-from evaluation.protocols.logistic import LogRegV2
+from evaluation.protocols.knn import KnnV2
+from evaluation.protocols.logistic import LogRegV3
 from evaluation.report.drawing import Figure
 from evaluation.report.maps import score_chart
 from evaluation.report.page import write_report
 from evaluation.report.tables import as_csv, lines, table
 from evaluation.report.verdict import groups, judged, verdict
 from zoo.checkpoint.results import DataRecord, Metric, Result, Versus
+from zoo.errors import DataError
 
 HOSTILE = "<script>alert('x')</script>\"&|[red]"
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 
 
-def row(subject="encoder", value=0.713, half=0.012, protocol="logreg-v2", **changes) -> Result:
-    settings = (LogRegV2() if protocol.startswith("logreg") else KnnV1()).model_dump(mode="json", exclude={"name"})
+def row(subject="encoder", value=0.713, half=0.012, protocol="logreg-v3", **changes) -> Result:
+    settings = (LogRegV3() if protocol.startswith("logreg") else KnnV2()).model_dump(mode="json", exclude={"name"})
     fields = {
         "protocol": protocol,
         "subject": subject,
@@ -53,9 +54,9 @@ def rows() -> list[Result]:
         row("raw", 0.39),
         row("encoder", 0.713, warnings=("C lies at the edge", "not converged"), versus=won),
         row("untrained", 0.401, spread={"top1": (0.39, 0.401, 0.412)}),
-        row("encoder", 0.665, protocol="knn-v1", warnings=("not converged",), versus=knn),
-        row("untrained", 0.33, protocol="knn-v1"),
-        row("raw", 0.345, protocol="knn-v1"),
+        row("encoder", 0.665, protocol="knn-v2", warnings=("not converged",), versus=knn),
+        row("untrained", 0.33, protocol="knn-v2"),
+        row("raw", 0.345, protocol="knn-v2"),
     ]
 
 
@@ -124,7 +125,7 @@ def test_verdict_of_mixed_outcomes_states_each():
     said = verdict(
         [
             row(versus=(minus("raw", 0.413),)), row("raw", 0.3),
-            row(value=0.3, protocol="knn-v1", versus=(minus("raw", -0.1),)), row("raw", 0.4, protocol="knn-v1"),
+            row(value=0.3, protocol="knn-v2", versus=(minus("raw", -0.1),)), row("raw", 0.4, protocol="knn-v2"),
         ]
     )  # fmt: skip
     assert re.search(r"beats .* logistic regression by 41.3 points .*; it is worse than .* kNN by 10.0 points", said)
@@ -158,7 +159,7 @@ def test_the_metric_of_the_field_is_what_is_compared():
 
 def test_floors_are_compared_only_with_the_same_protocol_data_settings_and_seed():
     changed = row("raw", 0.1, settings={"max_iter": 3})
-    assert [len(group) for group in groups([row(), changed, row("raw", seed=1), row("raw", protocol="knn-v1")])] == [
+    assert [len(group) for group in groups([row(), changed, row("raw", seed=1), row("raw", protocol="knn-v2")])] == [
         1
     ] * 4
     first = groups(rows())[0]
@@ -169,7 +170,7 @@ def test_the_table_holds_the_numbers_of_the_rows():
     grouped, notes = lines(rows(), "simclr")
     made = [line.cells() for group in grouped for line in group]
     assert made[0] == (
-        "logreg-v2", "encoder simclr ¹˒²", "71.3 [70.1, 72.5]", "61.3 [60.3, 62.3]", "", "C = 0.01",
+        "logreg-v3", "encoder simclr ¹˒²", "71.3 [70.1, 72.5]", "61.3 [60.3, 62.3]", "", "C = 0.01",
         "50,000 / 10,000",
     )  # fmt: skip
     assert [line[4] for line in made[1:3]] == ["+31.2 [+30.2, +32.2]", "+32.3 [+31.3, +33.3]"]
@@ -245,7 +246,7 @@ def test_page_shows_verdict_numbers_protocols_commands_and_fingerprints(page):
     for wanted in ("71.3 [70.1, 72.5]", "34.5 [33.3, 35.7]", "C = 0.01", "k = 20", "50,000 / 10,000", "not converged"):
         assert wanted in text
     assert "Multinomial logistic regression on frozen, standardised features; C is cross-validated" in text
-    assert "python -m evaluation simclr cifar10 --protocol knn-v1" in text
+    assert "python -m evaluation simclr cifar10 --protocol knn-v2" in text
     assert "a1" * 32 in text
     assert "cifar10unknown" in text.replace(" ", "")
 
@@ -257,7 +258,7 @@ def test_figures_lie_beside_the_page_under_safe_names(page):
 
 
 def test_given_descriptions_replace_our_own(tmp_path):
-    path = write_report(tmp_path, [row()], title="t", encoder_name="e", descriptions={"logreg-v2": "My own words."})
+    path = write_report(tmp_path, [row()], title="t", encoder_name="e", descriptions={"logreg-v3": "My own words."})
     text = path.read_text(encoding="utf-8")
     assert "My own words." in text
     assert "Multinomial" not in text
@@ -266,7 +267,7 @@ def test_given_descriptions_replace_our_own(tmp_path):
 def test_a_failed_write_keeps_the_old_page(tmp_path, monkeypatch):
     path = write_report(tmp_path, [row()], title="old", encoder_name="e")
     monkeypatch.setattr("pathlib.Path.write_bytes", lambda self, data: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(DataError, match="disk full"):
         write_report(tmp_path, [row()], title="new", encoder_name="e")
     assert "<title>old</title>" in path.read_text(encoding="utf-8")
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]

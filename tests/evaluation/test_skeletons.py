@@ -54,7 +54,7 @@ def address(tmp_path_factory):
 def test_every_subject_stands_under_every_protocol(address):
     train, test = open_dataset(DATA, "train"), open_dataset(DATA, "test")
     found = evaluate(load(address), train, test, protocols=["logreg", "knn", "few_label"], precision="fp32")
-    subjects = [row.subject for row in found.rows if row.protocol == "logreg-v2"]
+    subjects = [row.subject for row in found.rows if row.protocol == "logreg-v3"]
     assert subjects == ["encoder", "untrained", "raw"] and {row.modality for row in found.rows} == {"skeleton"}
     assert len(found.rows) == 3 * (1 + 1 + 4)
 

@@ -45,7 +45,7 @@ def test_one_command_trains_judges_and_writes_claims_for_cards(finished, capsys)
         pairs = [(d.arm, d.other) for d in claim.differences]
         assert pairs == [("simclr", "untrained"), ("conrec", "untrained"), ("conrec", "simclr")]
         assert claim.command.startswith("python -m benchmarks.claims.conrec conrec_unet16_rectangles")
-    assert "logreg-v2" in found[-1].measure and "few-label-v1, mean of 2 draws" in found[0].measure
+    assert "logreg-v3" in found[-1].measure and "few-label-v1, mean of 2 draws" in found[0].measure
     # The same command again trains and judges nothing, and prints the same.
     stamps = {path: path.stat().st_mtime_ns for path in out.glob("*_seed*/*.json")}
     assert main(command) == 0

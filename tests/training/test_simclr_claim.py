@@ -63,7 +63,7 @@ def test_one_command_trains_equal_arms_once_and_writes_a_claim_for_each_table(ti
     assert list(head.arms) == ["untrained", "no head", "MLP head"]
     assert [(d.arm, d.other) for d in head.differences] == [("MLP head", "untrained"), ("MLP head", "no head")]
     assert head.arms["MLP head"] == temperature.arms["temperature 0.5"]
-    assert "logreg-v2" in head.measure and head.title.endswith(": head")
+    assert "logreg-v3" in head.measure and head.title.endswith(": head")
     assert (tmp_path / "claim_head_1pct_of_labels.json").exists()
     assert "| | 1% of labels | 10% of labels | all labels |" in capsys.readouterr().out
 

@@ -102,7 +102,7 @@ def test_a_cell_is_retrained_and_judged_once(table, tmp_path, monkeypatch):
     monkeypatch.setattr(ssnas_claim, "open_dataset", lambda address, split, root=None: split_of(address, split))
     conv = parse_genotype("nb201_all_conv3x3")
     found = ssnas_claim.retrained(conv, (4, 1), 0, options)
-    assert 0 <= found["logreg-v2"] <= 100 and found.keys() == {"logreg-v2", "knn-v1", "processor_s", "untrained"}
+    assert 0 <= found["logreg-v3"] <= 100 and found.keys() == {"logreg-v3", "knn-v2", "processor_s", "untrained"}
     recipe = read_recipe(str(next((tmp_path / "cells").iterdir()) / "recipe.yaml"))
     assert recipe.encoder["width"] == 4 and recipe.epochs == 1
     monkeypatch.setattr(ssnas_claim, "train", None)
@@ -121,12 +121,12 @@ def made_up() -> list[dict]:
     cells = ssnas_claim.random_cells(6)
     rows = [
         {"arm": "random cells", "cell": cell.text(), "search_seed": None, "seed": 0, "parameters": 1000 + 10 * i,
-         "logreg-v2": 40.0 + i, "knn-v1": 30.0 + i, "untrained": 35.0 - i,
+         "logreg-v3": 40.0 + i, "knn-v2": 30.0 + i, "untrained": 35.0 - i,
          "parameters_at_width_16": 10 * i, "nasbench201_cifar10": 90.0 - i}
         for i, cell in enumerate(cells)
     ]  # fmt: skip
     for seed in (0, 1):
-        row = {**rows[0], "arm": "published cell", "seed": seed, "logreg-v2": 50.0 + seed, "cell": "x"}
+        row = {**rows[0], "arm": "published cell", "seed": seed, "logreg-v3": 50.0 + seed, "cell": "x"}
         rows.append(row | {"parameters_at_width_16": 1000, "nasbench201_cifar10": 20.0, "untrained": 20.0})
     return rows
 

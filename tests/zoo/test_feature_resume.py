@@ -118,6 +118,16 @@ class TestResume:
         extract(encoder, Images(), batch_size=16, out=tmp_path / "f.npy", progress=lambda *a: calls.append(a))
         assert calls[0] == (48, 70)
 
+    def test_a_second_extraction_into_one_file_is_told_so(self, encoder, tmp_path):
+        def second(done, total):
+            with pytest.raises(DataError, match=r"another process is extracting into .*f\.npy; wait"):
+                extract(encoder, Images(), batch_size=16, out=tmp_path / "f.npy")
+
+        # A lock file of another descriptor is another holder, also within one process.
+        table = extract(encoder, Images(), batch_size=16, out=tmp_path / "f.npy", progress=second)
+        (tmp_path / "f.npy").chmod(0o444)
+        assert same(table, extract(encoder, Images(), batch_size=16, out=tmp_path / "f.npy"))
+
     def test_too_little_space_is_said_before_the_work(self, tmp_path):
         with pytest.raises(DataError, match="GB free"):
             PartFile(tmp_path / "f.npy", (1 << 40, 2048), 256).start("0" * 64, True)
@@ -187,5 +197,5 @@ def test_two_processes_give_the_table_of_one(encoder, tmp_path):
         said.append(output)
     assert same(FeatureTable.load(tmp_path / "f.npy"), extract(encoder, Images(), batch_size=16))
     assert said[0].startswith("DataError another rank failed") and "InputError ImageEncoder gave NaN" in said[1]
-    assert sorted(p.name for p in tmp_path.iterdir() if "failed" not in p.name) == ["f.json", "f.npy"]
+    assert sorted(p.name for p in tmp_path.iterdir() if "failed" not in p.name) == [".f.npy.lock", "f.json", "f.npy"]
     assert not (tmp_path / "f.npy.failed.npy").exists()

@@ -39,6 +39,16 @@ def test_loads_the_same_function(pristine):
     assert torch.equal(encoder(x), small_encoder()(x))
 
 
+def test_a_run_folder_loads_its_encoder(folder, tmp_path):
+    run = tmp_path / "runs" / "mine"
+    run.mkdir(parents=True)
+    (run / "recipe.yaml").write_text("name: mine\n")
+    with pytest.raises(ConfigError, match=r"the run .*mine has no encoder yet.*--export"):
+        load(run)
+    shutil.copytree(folder, run / "encoder")
+    assert same_weights(load(run), load(folder))
+
+
 def test_float16_on_disk_is_float32_in_memory(tmp_path):
     write_small(tmp_path / "c")
     encoder = load(tmp_path / "c")
@@ -282,6 +292,38 @@ def test_threads_load_at_once(pristine):
     for thread in threads:
         thread.join()
     assert loaded == [True] * 4
+
+
+@pytest.mark.parametrize("name", ["x" * 3_000_000, "\x1b[2J\u202e" * 100_000], ids=["long", "acting"])
+def test_names_in_a_header_are_clipped_and_written_out(folder, name):
+    header, data = split((folder / "model.safetensors").read_bytes())
+    first = next(key for key in header if key != "__metadata__")
+    forge(folder, join({**header, name: header.pop(first)}, data))
+    for change in ({}, {"dtype": name}, {"shape": [1] * 9}, {"data_offsets": [0, 1]}):
+        changed = {**header, name: {"dtype": "F16", "shape": [1], "data_offsets": [0, 2], **change}}
+        forge(folder, join(changed, data))
+        with pytest.raises(CheckpointError) as caught:
+            load(folder)
+        assert str(caught.value).isprintable() and len(str(caught.value)) < 600
+
+
+def test_a_header_beyond_the_cap_is_not_parsed(folder, tmp_path, monkeypatch):
+    """One of 100 MB took 2.6 GB of memory and 74 seconds to be refused."""
+    from zoo.checkpoint import weights
+    from zoo.interop.reading import read_foreign
+
+    header, data = split((folder / "model.safetensors").read_bytes())
+    text = json.dumps(header).encode()
+    forge(folder, join(text + b" " * (weights.MAX_HEADER_BYTES - len(text)), data))
+    assert load(folder).num_features == 16
+    forge(folder, join(text + b" " * (weights.MAX_HEADER_BYTES + 8 - len(text)), data))
+    monkeypatch.setattr(weights.json, "loads", lambda *_, **__: pytest.fail("parsed"))
+    with pytest.raises(CheckpointError, match="at most 4194304 are read"):
+        weights.parse_header(
+            torch.frombuffer(bytearray((folder / "model.safetensors").read_bytes()), dtype=torch.uint8), "x"
+        )
+    with pytest.raises(CheckpointError, match="at most 4194304 are read"):
+        read_foreign(folder / "model.safetensors", None)
 
 
 def test_load_while_the_folder_is_replaced(folder):

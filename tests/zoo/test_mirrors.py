@@ -17,7 +17,8 @@ from tests.zoo.checkpoints import results_for, same_weights, write_small
 from tests.zoo.test_verification import command
 from zoo.checkpoint import download as fetch
 from zoo.checkpoint.config import read_config
-from zoo.checkpoint.sources import Access, Source, fetch_weights, open_source
+from zoo.checkpoint.opening import fetch_weights, open_source
+from zoo.checkpoint.sources import Access, Source
 from zoo.errors import CheckpointError, ConfigError, HubError, UnknownNameError
 from zoo.publish.check import verify
 from zoo.publish.mirror import write_mirror

@@ -201,11 +201,11 @@ def test_numbers_are_repeated_where_the_data_is_at_hand(tmp_path, monkeypatch):
     here = f"python -m evaluation simclr_small_toys {shlex.join(given)}"
     away = "python -m evaluation simclr_small_toys no/such/folder"
     rows = [row.model_copy(update={"command": command}) for command in (here, away) for row in rows]
-    results = Results(weights_sha256=weights_sha256(address), rows=tuple(rows))
+    results = Results(weights_sha256=weights_sha256(zoo.load(address)), rows=tuple(rows))
     folder = publish(tmp_path / "run", "simclr_small_toys", out=tmp_path / "zoo", results=results)
     monkeypatch.setenv("ZOO_CHECKPOINTS", str(tmp_path / "zoo"))
     first, second = repeat("simclr_small_toys")
-    assert first.ok and "knn-v1, encoder: top1" in first.text
+    assert first.ok and "knn-v2, encoder: top1" in first.text
     assert second.ok and "not repeated" in second.text and "no/such/folder" in second.text
     edit(folder / "results.json", lambda r: r["rows"][0]["metrics"]["top1"].update(value=0.999))
     assert not repeat("simclr_small_toys")[0].ok
@@ -225,7 +225,7 @@ def test_numbers_of_an_earlier_protocol_are_repeated_with_it(tmp_path, monkeypat
     command = f"python -m evaluation simclr_small_toys {shlex.join(given)} --protocol logreg"
     rows = [row.model_copy(update={"command": command}) for row in rows]
     rows.append(rows[0].model_copy(update={"protocol": "logreg-v0"}))
-    results = Results(weights_sha256=weights_sha256(address), rows=tuple(rows))
+    results = Results(weights_sha256=weights_sha256(zoo.load(address)), rows=tuple(rows))
     publish(tmp_path / "run", "simclr_small_toys", out=tmp_path / "zoo", results=results)
     monkeypatch.setenv("ZOO_CHECKPOINTS", str(tmp_path / "zoo"))
     first, second = repeat("simclr_small_toys")

@@ -1,0 +1,1 @@
+"""Augmentation: batched random views, made on the device."""

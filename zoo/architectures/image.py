@@ -12,9 +12,17 @@ from zoo.encoder import Encoder
 from zoo.errors import ConfigError, InputError, ZooError, nearest
 from zoo.preprocessing.image import ImageInput
 from zoo.strict import Strict
+from zoo.text import clipped
 
 #: Up to this side a ResNet gets the 3x3 stem: SimCLR (arXiv 2002.05709) B.9.
 SMALL_IMAGE = 64
+
+
+class TimmDefaults(Strict):
+    """What timm derives arguments of the network from, beside its name: the size that weights were trained at."""
+
+    input_size: tuple[Literal[3], int, int]
+    fixed_input_size: bool
 
 
 class TimmArguments(Strict):
@@ -22,11 +30,13 @@ class TimmArguments(Strict):
 
     `stem`: `"imagenet"` is timm's own; `"cifar"` is a 3x3 stride-1 convolution and no max-pool
     (SimCLR appendix B.9), ResNets only. A recipe may say `"auto"`; a checkpoint never does.
+    `timm_defaults`: those of a checkpoint of timm; None for the defaults of the model's name.
     """
 
     model: str = Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9_.]+$")
     stem: Literal["imagenet", "cifar"] = "imagenet"
     model_args: dict[str, Any] = {}
+    timm_defaults: TimmDefaults | None = None
 
     @field_validator("model_args")
     @classmethod
@@ -115,13 +125,17 @@ def timm_backbone(arguments: TimmArguments, input: ImageInput) -> nn.Module:
     if arguments.stem == "cifar" and not arguments.model.startswith("resnet"):
         raise ConfigError(f"the 3x3 stem exists for resnet* only, not {arguments.model!r}; use stem 'imagenet'")
     try:
-        model = timm.create_model(arguments.model, pretrained=False, num_classes=0, **arguments.model_args)
+        defaults = None if arguments.timm_defaults is None else arguments.timm_defaults.model_dump()
+        model = timm.create_model(
+            arguments.model, pretrained=False, pretrained_cfg=defaults, num_classes=0, **arguments.model_args
+        )
     except ZooError:
         raise
     except Exception as error:  # whatever a constructor does with arguments that do not suit it
         reason = (str(error).splitlines() or [""])[0]
         raise ConfigError(
-            f"timm cannot build {arguments.model!r} with {arguments.model_args}: {type(error).__name__}: {reason}"
+            f"timm cannot build {arguments.model!r} with {clipped(arguments.model_args, 300)}: "
+            f"{type(error).__name__}: {clipped(reason, 300)}"
         ) from None
     if arguments.stem == "cifar":
         width = model.conv1.out_channels if isinstance(model.conv1, nn.Conv2d) else model.conv1[-1].out_channels

@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError
 
 from zoo.errors import ConfigError
 from zoo.strict import Sha256, Strict, first_problem
+from zoo.text import Markdown, markdown
 
 
 class Difference(Strict):
@@ -46,20 +47,20 @@ class Claim(Strict):
         """Text of a `claim.json`."""
         return json.dumps(self.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n"
 
-    def table(self) -> str:
-        """Markdown: each arm by seed, then the differences, in per cent."""
+    def table(self) -> Markdown:
+        """Each arm by seed, then the differences, in per cent."""
         lines = [
             "| arm | " + " | ".join(f"seed {seed}" for seed in self.seeds) + " | mean |",
             "|---|" + "---:|" * (len(self.seeds) + 1),
         ]
         for name, values in self.arms.items():
             cells = [*values, sum(values) / len(values)]
-            lines.append(f"| {name} | " + " | ".join(f"{100 * v:.2f}" for v in cells) + " |")
+            lines.append(f"| {markdown(name)} | " + " | ".join(f"{100 * v:.2f}" for v in cells) + " |")
         lines += ["", "| difference | points | 95 % interval |", "|---|---:|---:|"]
         for d in self.differences:
             interval = "one seed" if d.low is None else f"[{100 * d.low:+.2f}, {100 * d.high:+.2f}]"
-            lines.append(f"| {d.arm} − {d.other} | {100 * d.mean:+.2f} | {interval} |")
-        return "\n".join(lines)
+            lines.append(f"| {markdown(d.arm)} − {markdown(d.other)} | {100 * d.mean:+.2f} | {interval} |")
+        return Markdown("\n".join(lines))
 
 
 def read_claim(path: str | Path) -> Claim:

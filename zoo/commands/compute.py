@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -28,6 +29,7 @@ from zoo.commands.options import (
 )
 from zoo.data.registry import examples
 from zoo.errors import DataError
+from zoo.text import printable
 
 RecipeArgument = Annotated[str | None, typer.Argument(help="a recipe's name, or the path of a YAML file")]
 OverridesArgument = Annotated[
@@ -70,7 +72,8 @@ def extract(
             workers=workers,
             progress=lambda done, total: progress(f"extracting {dataset.name}", done, total),
         )
-    print(f"{out}: {table.features.shape[0]:,} x {table.features.shape[1]} features of {dataset.name}/{dataset.split}")
+    rows, length = table.features.shape
+    print(printable(f"{out}: {rows:,} x {length} features of {dataset.name}/{dataset.split}"))
 
 
 def probe(
@@ -143,9 +146,10 @@ def probe(
         several = run_suite(encoder, options, folder=data, quiet=quiet)
         output().print(overview(several))
         for skipped in several.skipped:
-            print(f"skipped {skipped.title}: {skipped.reason}")
+            print(printable(f"skipped {skipped.title}: {skipped.reason}"))
         if out is not None:
-            print(f"wrote {write_suite(several, encoder, out, weights_sha256(encoder))}")
+            weights = None if several.encoder is None else weights_sha256(several.encoder)
+            print(f"wrote {write_suite(several, encoder, out, weights)}")
         return
     if data is None:
         raise DataError("no dataset was named; give a folder or a name, or --suite for many at once")
@@ -178,7 +182,7 @@ def train(
 ) -> int:
     """Train a recipe, or continue its run. If the command is interrupted, run it again to resume.
 
-    Exit status: 0 done, 1 stopped early with the state saved or failed, 2 bad input.
+    Exit status: 0 done, 1 stopped early with the state saved (0 under torchrun) or failed, 2 bad input.
     """
     from training.recipe import available_pipelines, available_recipes
 
@@ -201,7 +205,8 @@ def train(
     done = run(
         recipe, changes, out=out, minutes=minutes, fresh=fresh, export=export, device=device, quiet=quiet
     )  # fmt: skip
-    return 0 if done.finished else 1
+    # torchrun takes any other status for a crash: it prints a traceback and ends the other processes.
+    return 0 if done.finished or "TORCHELASTIC_RUN_ID" in os.environ else 1
 
 
 def plan(

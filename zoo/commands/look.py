@@ -13,6 +13,7 @@ import typer
 
 from zoo.commands.options import EncoderArgument
 from zoo.errors import ZooError
+from zoo.text import clipped
 
 #: What `zoo env` reports the version of.
 PACKAGES = (
@@ -39,6 +40,7 @@ def list_command(
         print(f"wrote the table of models to {write}")
         return
     from rich.table import Table
+    from rich.text import Text
 
     from zoo.checkpoint.catalog import config, list_models
     from zoo.console import output
@@ -51,7 +53,7 @@ def list_command(
         table.add_column(heading, justify="right" if heading in ("epochs", "features", "parameters") else "left")
     for name in names:
         found = config(name)
-        table.add_row(
+        cells = (
             name,
             found.method.title,
             found.training.dataset.name,
@@ -59,6 +61,8 @@ def list_command(
             str(found.num_features),
             f"{found.weights.parameters:,}",
         )
+        # As Text: a title with [brackets] is not markup.
+        table.add_row(*(Text(clipped(cell)) for cell in cells))
     output(width=160).print(table)
 
 

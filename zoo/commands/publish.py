@@ -15,6 +15,7 @@ from zoo.commands.options import (
     WorkersOption,
 )
 from zoo.errors import ZooError
+from zoo.text import printable
 
 if TYPE_CHECKING:
     from zoo.checkpoint.results import Results
@@ -123,7 +124,7 @@ def import_command(
         licence=licence,
         dtype=dtype,
     )
-    print("\n".join(account.lines(keys)))
+    print("\n".join(map(printable, account.lines(keys))))
     total = len(account.used) + len(account.left)
     print(
         f"{total} keys of {file}: {len(account.used)} used, {len(account.left)} left; {config.name} is in {out}, "
@@ -198,7 +199,7 @@ def verify(
             lines += repeat(name, data, device=device, batch_size=batch_size, workers=workers, quiet=quiet)
         for line in lines:
             failed = failed or not line.ok
-            print(f"{'ok  ' if line.ok else 'FAIL'} {name}: {line.text}")
+            print(printable(f"{'ok  ' if line.ok else 'FAIL'} {name}: {line.text}"))
     raise typer.Exit(1 if failed else 0)
 
 
@@ -227,4 +228,4 @@ def _measure(
     address = f"local-dir:{run / 'encoder' if (run / 'encoder').is_dir() else run}"
     options = ProbeOptions(limit=limit, device=device, batch_size=batch_size, workers=workers)
     found = probe(address, data, options, command=command_text(name, data, options), quiet=quiet)
-    return Results(weights_sha256=weights_sha256(address), rows=found.rows)
+    return Results(weights_sha256=weights_sha256(found.encoder), rows=found.rows)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import re
@@ -169,6 +168,10 @@ class Dataset:
                 index += 1
         return total.hexdigest()
 
+    def without(self, bad: Mapping[int, str]) -> Dataset:
+        """The samples but those at the positions in `bad` (position -> problem); the report says which and why."""
+        return Remaining(self, bad)
+
     def subset(self, indices: Sequence[int] | np.ndarray, split: str | None = None) -> Dataset:
         """The samples at `indices`, in that order, as a dataset of its own."""
 
@@ -238,6 +241,37 @@ class FileDataset(Dataset):
     def _state(self) -> str:
         labels = ["-"] * len(self) if self.labels is None else self.labels.tolist()
         return file_state(self.paths, (f"{key}\0{label}" for key, label in zip(self.keys, labels, strict=True)))
+
+
+class Remaining(Dataset):
+    """The samples of `parent` without some that cannot be read; as if the parent had never held them."""
+
+    def __init__(self, parent: Dataset, bad: Mapping[int, str]) -> None:
+        keep = np.array([i for i in range(len(parent)) if i not in bad], dtype=np.int64)
+        self.parent, self.indices, self.modality = parent, keep, parent.modality
+        super().__init__(
+            parent.name,
+            parent.split,
+            [parent.keys[i] for i in keep.tolist()],
+            None if parent.labels is None else parent.labels[keep],
+            parent.class_names,
+            parent.licence,
+            {kind: values[keep] for kind, values in parent.groups.items()},
+        )
+        self.layout = parent.layout
+        self.reported(parent.report.left, parent.report.notes)
+        self.reported({"unreadable": [f"{parent.keys[i]}: {why}" for i, why in sorted(bad.items())]})
+
+    def sample(self, index: int) -> Any:
+        return self.parent.sample(int(self.indices[index]))
+
+    def content(self, index: int) -> bytes:
+        return self.parent.content(int(self.indices[index]))
+
+    def _state(self) -> str | None:
+        state = self.parent._state()
+        kept = np.ascontiguousarray(self.indices, dtype="<i8").tobytes()
+        return None if state is None else hashlib.sha256(state.encode() + kept).hexdigest()
 
 
 class Joined(Dataset):

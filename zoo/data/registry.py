@@ -10,6 +10,7 @@ from zoo.data.readers.digits import Digits
 from zoo.data.readers.fine_grained_sets import CUB200, StanfordDogs
 from zoo.data.readers.folder import Folder
 from zoo.data.readers.huggingface import HuggingFace
+from zoo.data.readers.label_table import LabelTable
 from zoo.data.readers.ntu import NTU
 from zoo.data.readers.nucla import NUCLA
 from zoo.data.readers.parquet import Parquet
@@ -36,9 +37,13 @@ READERS: list[type[Reader]] = [
     NUCLA,
     NTU,
     PKU,
+    LabelTable,
     Parquet,
     Folder,
 ]
+
+#: Asked for by the option `labels`, whatever the address.
+LABEL_READER = LabelTable
 
 
 def reader_for(address: Address) -> type[Reader] | None:

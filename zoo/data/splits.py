@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from numbers import Integral
 
@@ -58,7 +59,7 @@ def at_most(labels: np.ndarray | Sequence[int] | None, samples: int, limit: int,
         return np.arange(samples, dtype=np.int64)
     groups = np.zeros(samples, dtype=np.int64) if labels is None else np.asarray(labels)
     _, kept = held_out(groups if labels is not None else samples, limit / samples, seed)
-    members = [part for part in _shuffled(np.unique(groups[kept], return_inverse=True)[1].reshape(-1), seed)]
+    members = list(_shuffled(np.unique(groups[kept], return_inverse=True)[1].reshape(-1), seed))
     sizes = [len(part) for part in members]
     for _ in range(len(kept) - limit):
         sizes[int(np.argmax(sizes))] -= 1
@@ -86,6 +87,36 @@ def folds(labels: np.ndarray | Sequence[int], count: int, seed: int) -> list[tup
     held = [np.sort(order[fold::count]).astype(np.int64) for fold in range(count)]
     everything = np.arange(len(groups), dtype=np.int64)
     return [(np.setdiff1d(everything, part, assume_unique=True), part) for part in held if len(part)]
+
+
+def group_folds(
+    labels: np.ndarray | Sequence[int], groups: np.ndarray | Sequence[int], count: int, seed: int
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Cross-validation that never splits a group: for each fold `(rest, held)`, sorted int64 indices.
+
+    Classes are spread over folds as evenly as whole groups allow (scikit-learn's StratifiedGroupKFold).
+
+    Args:
+        labels: `(N,)` class indices. groups: `(N,)`, such as the person who moves.
+        count: at least 2. With fewer groups than that, each group is a fold of its own; with one group there is none.
+        seed: of the order of groups, a non-negative integer.
+
+    Raises:
+        DataError: a count below 2 or a negative seed.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    if count < 2 or seed < 0:
+        raise DataError(f"folds needs a count of at least 2 and a non-negative seed, got {count} and {seed}")
+    labels, groups = np.asarray(labels), np.asarray(groups)
+    count = min(count, len(np.unique(groups)))
+    if count < 2:
+        return []
+    with warnings.catch_warnings():
+        # A class with fewer samples than folds is no fault here: each sample is still held once.
+        warnings.filterwarnings("ignore", message="The least populated class")
+        parts = list(StratifiedGroupKFold(count, shuffle=True, random_state=seed).split(labels, labels, groups))
+    return [(np.sort(rest).astype(np.int64), np.sort(held).astype(np.int64)) for rest, held in parts if len(held)]
 
 
 def per_class(labels: np.ndarray | Sequence[int], count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

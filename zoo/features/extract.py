@@ -57,7 +57,8 @@ def extract(
     Raises:
         InputError: the encoder does not fit the data, or gave NaN or infinite features (the samples are named); no
             such device.
-        DataError: the dataset is empty or a sample cannot be read (it is named); `out` cannot be written.
+        DataError: the dataset is empty or a sample cannot be read (it is named); `out` cannot be written, or
+            another process is extracting into it.
     """
     run = _start(encoder, dataset, batch_size, device, precision, workers, progress)
     if out is None:
@@ -109,4 +110,4 @@ def extract_cached(
     """
     run = _start(encoder, dataset, batch_size, device, precision, workers, progress)
     home = make_folder(cache_root() / "features" if folder is None else Path(folder))
-    return extract_to(run, home / f"{run.origin}.npy", resume=True)
+    return extract_to(run, home / f"{run.origin}.npy", resume=True, wait=True)

@@ -8,6 +8,7 @@ import os
 import shutil
 import zlib
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -18,7 +19,7 @@ import torch.distributed as dist
 
 from zoo.errors import DataError
 from zoo.features.table import FeatureTable, part_path, save_sidecar, sidecar_path
-from zoo.files import disk_errors
+from zoo.files import disk_errors, hold
 
 if TYPE_CHECKING:
     from zoo.features.run import Run
@@ -135,9 +136,23 @@ def _npy_header(shape: tuple[int, int]) -> bytes:
     return buffer.getvalue()
 
 
-def extract_to(run: Run, path: Path, resume: bool) -> FeatureTable:
-    """`zoo.extract` with `out`: fill the part file of `path`, over all ranks, and give it its name when complete."""
+def extract_to(run: Run, path: Path, resume: bool, wait: bool = False) -> FeatureTable:
+    """`zoo.extract` with `out`: fill the part file of `path`, over all ranks, and give it its name when complete.
+
+    `wait`: where another process extracts into the same file, wait for it; else that is a DataError at once.
+    """
     rank, world = _ranks()
+    # Read first: a finished table may lie in a folder that nobody can write to.
+    if not _any(world, rank == 0 and not (resume and _is_finished(run, path))):
+        return FeatureTable.load(path)
+    busy = f"another process is extracting into {path}; wait until it ends, or choose another place"
+    with ExitStack() as held:
+        lock = hold(path.with_name(f".{path.name}.lock"), busy="" if wait else busy)
+        _together(world, lambda: held.enter_context(lock) if rank == 0 else None)
+        return _extract(run, path, resume, rank, world)
+
+
+def _extract(run: Run, path: Path, resume: bool, rank: int, world: int) -> FeatureTable:
     part = PartFile(path, (len(run.data), run.encoder.num_features), run.batch_size)
     mine = np.array_split(np.arange(run.batches), world)[rank].tolist()
     origin = _together(world, lambda: _begin(run, part, resume) if rank == 0 else "")
@@ -159,12 +174,8 @@ def extract_to(run: Run, path: Path, resume: bool) -> FeatureTable:
 def _begin(run: Run, part: PartFile, resume: bool) -> str:
     """Prepare the part file; the hash of what the features are made from, or "" if they are finished already."""
     origin = run.origin
-    if resume and part.path.exists():
-        try:
-            if FeatureTable.load(part.path).origin == origin:
-                return ""
-        except DataError:
-            _log.info("%s is not a finished feature table and will be replaced", part.path)
+    if resume and _is_finished(run, part.path):
+        return ""
     if not part.start(origin, resume):
         _log.warning(
             "%s: the unfinished extraction there was made from other weights, data, preprocessing, precision "
@@ -172,6 +183,16 @@ def _begin(run: Run, part: PartFile, resume: bool) -> str:
             part.path,
         )
     return origin
+
+
+def _is_finished(run: Run, path: Path) -> bool:
+    if not path.exists():
+        return False
+    try:
+        return FeatureTable.load(path).origin == run.origin
+    except DataError:
+        _log.info("%s is not a finished feature table and will be replaced", path)
+        return False
 
 
 def _finish(run: Run, part: PartFile, origin: str) -> None:

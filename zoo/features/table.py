@@ -200,7 +200,8 @@ def _read_npy(path: Path) -> dict[str, Any]:
     return record | {"features": features, "labels": None if labels is None else np.array(labels, dtype=np.int64)}
 
 
-def _pyarrow() -> tuple[Any, Any]:
+def pyarrow_modules() -> tuple[Any, Any]:
+    """`pyarrow` and `pyarrow.parquet`; ImportError with the command that installs them."""
     try:
         import pyarrow
         import pyarrow.parquet
@@ -210,7 +211,7 @@ def _pyarrow() -> tuple[Any, Any]:
 
 
 def _write_parquet(table: FeatureTable, file: BinaryIO) -> None:
-    pa, parquet = _pyarrow()
+    pa, parquet = pyarrow_modules()
     width = table.features.shape[1]
     metadata = {b"encoder_zoo": json.dumps(table.metadata()).encode()}
     fields = [("key", pa.string()), ("label", pa.int64()), ("class", pa.string())]
@@ -231,7 +232,7 @@ def _write_parquet(table: FeatureTable, file: BinaryIO) -> None:
 
 
 def _read_parquet(path: Path) -> dict[str, Any]:
-    _, parquet = _pyarrow()
+    _, parquet = pyarrow_modules()
     with parquet.ParquetFile(path) as file:
         record = json.loads((file.schema_arrow.metadata or {}).get(b"encoder_zoo", b"{}"))
         width = file.schema_arrow.field("feature").type.list_size

@@ -11,8 +11,10 @@ from zoo.architectures.genotype import parse_genotype
 from zoo.checkpoint.catalog import check_measured_on, config, results
 from zoo.checkpoint.config import CheckpointConfig, StartedFrom, parse_config
 from zoo.checkpoint.numbers import interval_text, metric_title
+from zoo.checkpoint.opening import open_source
 from zoo.checkpoint.results import Metric, Result, Results, parse_results, setting_text
-from zoo.checkpoint.sources import open_source
+from zoo.checkpoint.timm_layout import TimmCheckpoint, is_timm, parse_timm
+from zoo.text import code_block, code_span, markdown, printable, web_link
 
 
 def show(address: str) -> str:
@@ -29,11 +31,28 @@ def show(address: str) -> str:
     if ":" not in address:
         return essentials(config(address), results(address))
     source = open_source(address)
+    if is_timm(source.config):
+        return _timm_essentials(parse_timm(source))
     found = parse_config(source.config, source.label)
     text = source.extra("results.json")
     measured = None if text is None else parse_results(text, f"{source.label}: results.json")
     check_measured_on(measured, found, f"{source.label}: results.json")
     return essentials(found, measured)
+
+
+def _timm_essentials(found: TimmCheckpoint) -> str:
+    """What timm says of its checkpoint; the weights are not fetched for it."""
+    (paper, url), input = found.origin, found.input
+    lines = [
+        f"timm {found.title}: an encoder of the library timm, trained by others.",
+        "",
+        f"origin      {' '.join(part for part in (paper, url) if part) or 'not stated by timm'}",
+        f"address     {found.address}",
+        f"input       {input.size[0]}x{input.size[1]} px RGB, {input.interpolation}, crop {input.crop_fraction:g} "
+        f"({input.crop_mode})",
+        f"licence     {found.licence} (weights)",
+    ]
+    return "\n".join(printable(line) for line in lines)
 
 
 TEMPLATE = Path(__file__).resolve().parent / "templates" / "card.md"
@@ -51,8 +70,10 @@ def render_card(config: CheckpointConfig, results: Results | None = None) -> str
     from huggingface_hub import ModelCard
     from jinja2 import Environment, StrictUndefined
 
-    environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
-    environment.filters.update(cell=_cell, interval=_interval, number=_number, duration=duration_text, pairs=_pairs)
+    # `finalize` is the one way out: whatever the template prints is escaped, unless a filter made Markdown of it.
+    environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=markdown)
+    environment.filters.update(interval=_interval, number=_number, duration=duration_text, pairs=_pairs)
+    environment.filters.update(code=code_span, block=code_block, link=web_link)
     body = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         config=config,
         training=config.training,
@@ -123,7 +144,7 @@ def essentials(config: CheckpointConfig, results: Results | None = None) -> str:
         f"parameters  {weights.parameters:,}, stored as {weights.dtype} in {weights.bytes / 1e6:.1f} MB",
         f"licence     {config.licence} (weights)",
     ]
-    return "\n".join([*lines, "", *_measured(results)])
+    return "\n".join(map(printable, [*lines, "", *_measured(results)]))
 
 
 def starts(config: CheckpointConfig) -> list[StartedFrom]:
@@ -155,10 +176,10 @@ def _front_matter(config: CheckpointConfig, results: Results | None) -> str:
     known = re.fullmatch(r"[A-Za-z0-9.-]+", config.licence)
     data = ModelCardData(
         license=config.licence.lower() if known else "other",
-        license_name=None if known else config.licence,
+        license_name=None if known else printable(config.licence),
         library_name="encoder-zoo",
         pipeline_tag=_PIPELINES[config.modality],
-        tags=["self-supervised", config.method.name, config.modality],
+        tags=["self-supervised", printable(config.method.name), config.modality],
         model_name=config.name,
         eval_results=_eval_results(config, results) or None,
     )
@@ -171,12 +192,12 @@ def _eval_results(config: CheckpointConfig, results: Results | None) -> list[Any
     return [
         EvalResult(
             task_type=_TASKS[config.modality],
-            dataset_type=row.test.name.lower(),
-            dataset_name=row.test.name,
-            dataset_split=row.test.split,
-            dataset_revision=row.test.fingerprint,
-            metric_type="accuracy" if metric == "top1" else metric,
-            metric_name=f"{metric_title(metric)}, {protocol_name(row)}, seed {row.seed}",
+            dataset_type=printable(row.test.name.lower()),
+            dataset_name=printable(row.test.name),
+            dataset_split=printable(row.test.split),
+            dataset_revision=printable(row.test.fingerprint),
+            metric_type="accuracy" if metric == "top1" else printable(metric),
+            metric_name=printable(f"{metric_title(metric)}, {protocol_name(row)}, seed {row.seed}"),
             metric_value=value.value,
         )
         for row in (results.rows if results else ())
@@ -235,11 +256,6 @@ def _number(value: float | None) -> str:
     if value is None:
         return "unknown"
     return f"{value:,}" if isinstance(value, int) else f"{value:g}"
-
-
-def _cell(value: Any) -> str:
-    """Text that cannot break out of a table cell."""
-    return str(value).replace("|", "\\|").replace("\n", " ")
 
 
 def _pairs(row: dict[str, Any]) -> str:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from zoo.checkpoint import catalog
 from zoo.checkpoint.config import CheckpointConfig
-from zoo.checkpoint.sources import FolderSource, Source, open_source
+from zoo.checkpoint.opening import open_source
+from zoo.checkpoint.sources import FolderSource, Source
 from zoo.checkpoint.verify import Check, checked, stored_results, verify_checkpoint
 from zoo.errors import ZooError
 from zoo.publish.card import card_pictures, render_card
@@ -41,7 +42,8 @@ def stray_cards(cards_dir: Path | None = None) -> list[Check]:
         cards_dir: folder of the cards; None for `model_cards/` of a checkout.
     """
     folder = CARDS if cards_dir is None else cards_dir
-    stray = sorted({path.stem for path in folder.glob("*.md")} - set(catalog.folders()))
+    known = {*catalog.folders(), *(path.parent.name for path in catalog.EMBEDDED.glob("*/config.json"))}
+    stray = sorted({path.stem for path in folder.glob("*.md")} - known)
     return [Check(False, f"{folder / name}.md describes no published checkpoint; remove it") for name in stray]
 
 

@@ -9,10 +9,11 @@ from pathlib import Path
 from zoo.checkpoint.catalog import EMBEDDED
 from zoo.checkpoint.config import CheckpointConfig, check_name
 from zoo.checkpoint.loading import load_source
+from zoo.checkpoint.opening import check_mirror
 from zoo.checkpoint.reference import FILE as REFERENCE
 from zoo.checkpoint.reference import Reference, parse_reference
 from zoo.checkpoint.results import Claim, Results, parse_results
-from zoo.checkpoint.sources import FolderSource, check_mirror, open_folder
+from zoo.checkpoint.sources import FolderSource, open_folder
 from zoo.checkpoint.writing import _measured_on, _write_folder
 from zoo.errors import CheckpointError, ConfigError
 from zoo.files import disk_errors, write_text

@@ -20,6 +20,7 @@ from zoo.publish.card import (
     render_card,
     self_supervised,
 )
+from zoo.text import page_text
 
 TEMPLATE = Path(__file__).resolve().parent / "templates" / "site.html"
 #: Pictures that lie in a checkpoint folder are shown; larger ones would make the page heavy.
@@ -43,7 +44,9 @@ def write_site(out: str | Path, title: str = "Encoder Zoo") -> Path:
     entries = [_entry(name, config, results) for name, (config, results) in found.items()]
     keys = {"modality": "modality", "method": "method", "dataset": "dataset"}
     choices = {label: sorted({entry[key] for entry in entries}) for label, key in keys.items()}
-    environment = Environment(undefined=StrictUndefined, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        undefined=StrictUndefined, autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=page_text
+    )
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     files = {out / "cards" / f"{name}.md": render_card(config, results) for name, (config, results) in found.items()}
     files |= {
