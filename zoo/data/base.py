@@ -65,6 +65,8 @@ class Dataset:
         licence: terms of use as the source states them, or "unknown".
         groups: what samples have in common beyond their class: kind (`"person"`, `"camera"`, `"setup"`) -> `(N,)`
             int64. Empty where the reader knows of none.
+        home: the place within which `keys` name samples across splits; None where the same key in two splits means
+            two samples.
         layout: joint names of skeletons, one of `zoo.preprocessing.joints.LAYOUTS`; empty for images.
     """
 
@@ -77,6 +79,7 @@ class Dataset:
     licence: str = "unknown"
     groups: Mapping[str, np.ndarray] = {}
     layout: str = ""
+    home: str | None = None
     _report: Report | None = None
 
     def __init__(
