@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -16,6 +17,7 @@ from zoo.checkpoint.results import Results
 from zoo.console import stages
 from zoo.data.addresses import available_splits, open_dataset
 from zoo.data.base import Dataset
+from zoo.data.pairs import describe
 from zoo.encoder import Encoder
 from zoo.errors import ConfigError, DataError, UnknownNameError, nearest
 
@@ -167,8 +169,10 @@ def probe(
     """
     options = options or ProbeOptions()
     _check_limit(options)
-    network = load(encoder)
     train, test = splits(data, options.train_split, options.test_split, options.root, options.download)
+    if not quiet:
+        print(describe(train, test), file=sys.stderr)
+    network = load(encoder)
     with stages(quiet) as progress:
         found = evaluate(
             network,

@@ -18,7 +18,7 @@ from zoo.checkpoint.results import Result, Results
 from zoo.data.addresses import open_dataset
 from zoo.data.base import Dataset
 from zoo.data.duplicates import duplicates
-from zoo.data.readers.folder import folder_splits, open_folder
+from zoo.data.tree import split_folders
 from zoo.encoder import Encoder
 from zoo.errors import ConfigError, DataError, UnknownNameError, nearest
 from zoo.files import data_root
@@ -176,12 +176,12 @@ def open_entry(entry: Entry, root: str | Path | None, download: bool) -> tuple[D
     if entry.source.startswith("folder:"):
         folder = Path(entry.source.removeprefix("folder:"))
     if folder.is_dir():
-        known = folder_splits(folder)
+        known = split_folders(folder)
         if {"train", "test"} <= known.keys():
-            val = open_folder(folder, "val") if "val" in known else None
-            return open_folder(folder, "train"), val, open_folder(folder, "test")
+            val = open_dataset(folder, "val") if "val" in known else None
+            return open_dataset(folder, "train"), val, open_dataset(folder, "test")
         if entry.source.startswith("folder:"):
-            raise DataError(f"{folder} has no train and test folders (it has: {', '.join(known)})")
+            raise DataError(f"{folder} has no train and test folders (it has: {', '.join(known) or 'neither'})")
     elif entry.source.startswith("folder:"):
         raise DataError(f"{folder} does not exist; give a folder with train/CLASS/ and test/CLASS/")
 

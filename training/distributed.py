@@ -134,13 +134,18 @@ def all_reduce_mean(x: Tensor) -> Tensor:
     return total / world_size()
 
 
+def all_reduce_max(values: list[int]) -> list[int]:
+    """The largest over ranks of each whole number; every rank gets the same answer."""
+    if world_size() == 1:
+        return values
+    votes = torch.tensor(values, device=_wire())
+    dist.all_reduce(votes, op=dist.ReduceOp.MAX)
+    return votes.tolist()
+
+
 def any_rank(flag: bool) -> bool:
     """Whether `flag` holds on any rank; every rank gets the same answer."""
-    if world_size() == 1:
-        return flag
-    votes = torch.tensor([int(flag)], device=_wire())
-    dist.all_reduce(votes, op=dist.ReduceOp.MAX)
-    return bool(votes.item())
+    return bool(all_reduce_max([int(flag)])[0])
 
 
 def broadcast_object(value: Any) -> Any:

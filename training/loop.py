@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,17 +21,15 @@ from training.modules.batch_norm import convert_batch_norm
 from training.monitor import OnlineKNN
 from training.optim import build_optimizer, peak_learning_rate, schedule
 from training.recipe import Recipe
-from training.run_folder import RunFolder, has_state, load_state, save_state
+from training.run_folder import RunFolder
+from training.state import check_parts, has_state, load_state, save_state
+from training.watch import Stopped, Watch
 from training.weight_mean import WeightMean
 from zoo.architectures import build
 from zoo.checkpoint.config import StartedFrom
 from zoo.device import autocast_dtype
 from zoo.encoder import Encoder
 from zoo.errors import TrainingError
-
-
-class Stopped(Exception):
-    """The run was asked to stop (Ctrl-C, SIGTERM, time limit) and has saved its state."""
 
 
 def build_method(
@@ -118,7 +115,7 @@ class Trainer:
             self.module = distributed.data_parallel(self.method)
         self.monitor = self._monitor()
         self.step, self.wall_time = 0, 0.0
-        self._stop: str | None = None
+        self.watch: Watch | None = None
         self._order_of: tuple[int, np.ndarray] = (-1, np.empty(0, dtype=np.int64))
 
     def _parts(self) -> list[np.ndarray]:
@@ -176,10 +173,23 @@ class Trainer:
     def resume(self) -> bool:
         """Continue from the newest state in the run folder; False when there is none.
 
+        A state is used only if its hash is right and it fits the run; else the one before it is.
+
         Raises:
-            TrainingError: the states are damaged, or belong to other data.
+            TrainingError: no state can be used, the data are others, or the processes see different states.
         """
-        found = load_state(self.folder.state, self.device)
+
+        def check(state: dict[str, Any]) -> None:
+            check_parts(state, self.method, self.optimizer, self.weight_mean is not None)
+
+        found = load_state(self.folder.state, self.device, check)
+        step = -1 if found is None else found[0]["step"]
+        highest, lowest = distributed.all_reduce_max([step, -step])
+        if highest != -lowest:
+            raise TrainingError(
+                f"the processes see different states in {self.folder.state} (step {highest} and step {-lowest}); the "
+                "run folder must lie on a disk that all nodes share"
+            )
         if found is None:
             return False
         state, name = found
@@ -197,7 +207,7 @@ class Trainer:
             self.started_from = StartedFrom.model_validate(state["started_from"])
         self.step, self.wall_time = state["step"], state["wall_time"]
         if name != "last.pt":
-            self._say(f"last.pt is damaged or missing, continuing from {name}")
+            self._say(f"last.pt is damaged, missing or of another run; continuing from {name}")
         return True
 
     def _save(self) -> None:
@@ -217,17 +227,19 @@ class Trainer:
             Stopped: asked to stop; the same command continues.
             TrainingError: the loss is not finite, or the state cannot be saved.
         """
-        started = saved = logged = time.monotonic()
+        started = logged = time.monotonic()
         carried = self.wall_time
-        deadline = started + 60 * minutes if minutes is not None else None
+        self.watch = watch = Watch(self.step, minutes, self.recipe.save_minutes)
         window: list[dict[str, torch.Tensor]] = []
         samples_logged = self.step
         if self.rank == 0:
             self.folder.truncate_metrics(self.step)
         self.method.train()
-        with self._signals():
+        first = self.step
+        with watch.signals():
             while self.step < self.total_steps and not self.method.finished:
-                window.append(self._step())
+                with watch.first_step() if self.step == first else contextlib.nullcontext():
+                    window.append(self._step())
                 self.step += 1
                 now = time.monotonic()
                 self.wall_time = carried + now - started
@@ -249,11 +261,10 @@ class Trainer:
                     logged = time.monotonic()  # the monitor's time is not the training's
                 if on_step is not None:
                     on_step(self.step)
-                stop = self._should_stop(deadline)
-                if last or stop or self._save_due(saved):
+                stop, save = watch.ask(self.step)
+                if last or stop or save:
                     self._check_finite(window)
                     self._save()
-                    saved = time.monotonic()
                 if stop and not last:
                     raise Stopped(stop)
 
@@ -357,34 +368,3 @@ class Trainer:
     def _say(self, message: str) -> None:
         if self.report and self.rank == 0:
             self.report.say(message)
-
-    # -- stopping ------------------------------------------------------------------------------
-
-    def _save_due(self, saved: float) -> bool:
-        return time.monotonic() - saved > 60 * self.recipe.save_minutes
-
-    def _should_stop(self, deadline: float | None) -> str | None:
-        reason = self._stop or ("time limit reached" if deadline and time.monotonic() > deadline else None)
-        if self.world == 1:
-            return reason
-        # Ranks must agree, or one would wait for ever in a collective; asked now and then, as it costs a sync.
-        if self.step % 10:
-            return None
-        return "asked to stop" if distributed.any_rank(reason is not None) else None
-
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        def ask(number: int, frame: Any) -> None:
-            if self._stop:  # the second Ctrl-C does not wait for the step to end
-                raise KeyboardInterrupt
-            self._stop = f"{signal.Signals(number).name} received"
-
-        old = {}
-        with contextlib.suppress(ValueError):  # only the main thread may install handlers
-            for number in (signal.SIGINT, signal.SIGTERM):
-                old[number] = signal.signal(number, ask)
-        try:
-            yield
-        finally:
-            for number, handler in old.items():
-                signal.signal(number, handler)

@@ -19,7 +19,7 @@ from training.methods import method_class
 from training.recipe import Recipe
 from training.run_folder import RunFolder
 from zoo.console import duration
-from zoo.device import choose_precision
+from zoo.device import autocast_dtype
 from zoo.errors import DataError
 
 MEASURED_STEPS = 3
@@ -44,7 +44,7 @@ def static_plan(recipe: Recipe, device: torch.device, samples: int | None = None
     steps = None if share is None else share // recipe.batch_size * recipe.epochs
     # A queue or a schedule may ask for the number of samples; parameters do not depend on it.
     method = build_method(recipe, torch.device("cpu"), samples or 2 * recipe.batch_size, steps or 1, classes=2)
-    dtype = choose_precision(recipe, device)
+    dtype = autocast_dtype(recipe.precision, device)
     figures = {
         "recipe": recipe.name,
         "hardware": hardware(),

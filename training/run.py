@@ -15,12 +15,13 @@ from training.console import ConsoleReport
 from training.environment import command_line
 from training.export import draw_pictures, export_encoder
 from training.init import resolve_init
-from training.loop import Stopped, Trainer
+from training.loop import Trainer
 from training.plan import plan as measured_plan
 from training.plan import static_plan
 from training.recipe import Recipe, pipeline_file, read_recipe
 from training.run_folder import RunFolder
 from training.search.pipeline import read_pipeline, run_pipeline
+from training.watch import Stopped
 from zoo.errors import DataError, TrainingError, UnknownNameError
 
 

@@ -9,65 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 
 from training.environment import environment
 from training.pictures import draw_curves
 from training.recipe import Recipe, parse_recipe
+from training.state import has_state
 from zoo.errors import TrainingError
-from zoo.files import disk_errors, hold, is_held, replacing, write_text
-
-LAST, PREVIOUS = "last.pt", "previous.pt"
-
-
-def save_state(folder: Path, state: dict[str, Any]) -> None:
-    """Write `state` as `last.pt`; the one before it stays as `previous.pt`.
-
-    Raises:
-        TrainingError: the disk is full or not writable; the older states are untouched.
-    """
-    kept, fix = "the last good state is kept", "free some space and run the same command again"
-    with disk_errors(folder, TrainingError):
-        folder.mkdir(parents=True, exist_ok=True)
-    with (
-        replacing(folder / LAST, TrainingError, previous=folder / PREVIOUS, kept=kept, fix=fix) as temporary,
-        open(temporary, "wb") as file,
-    ):
-        try:
-            torch.save(state, file)
-        except RuntimeError as error:  # what torch's own writer makes of a full disk
-            raise OSError(str(error).splitlines()[0]) from None
-
-
-def has_state(folder: Path) -> bool:
-    """Whether `load_state` will find a state, readable or not."""
-    return any((folder / name).exists() for name in (LAST, PREVIOUS))
-
-
-def load_state(folder: Path, device: torch.device) -> tuple[dict[str, Any], str] | None:
-    """The newest readable state and its file name; None when the run has none.
-
-    A crash between the two renames, or a damaged `last.pt`, falls back to `previous.pt`.
-
-    Raises:
-        TrainingError: states exist but none can be read.
-    """
-    problems = []
-    for name in (LAST, PREVIOUS):
-        path = folder / name
-        if not path.exists():
-            continue
-        try:
-            return torch.load(path, map_location=device, weights_only=True), name
-        except Exception as error:  # torch raises a dozen types for a damaged file
-            problems.append(f"{name}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
-    if problems:
-        raise TrainingError(
-            f"no state in {folder} can be read ({'; '.join(problems)}); start over with --fresh or another --out"
-        )
-    return None
-
+from zoo.files import hold, is_held, write_text
 
 #: Keys that a resumed run may change: they steer watching and saving, not the result.
 FREE_KEYS = (
@@ -97,7 +46,7 @@ class RunFolder:
 
     def has_state(self) -> bool:
         """Whether a training here has saved its state, so that the next one continues."""
-        return any((self.state / name).exists() for name in (LAST, PREVIOUS))
+        return has_state(self.state)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

@@ -40,6 +40,11 @@ def clipped(text: object, longest: int = 80) -> str:
     return shown if len(shown) <= longest else shown[: longest - 3] + "..."
 
 
+def quoted(text: object, longest: int = 80) -> str:
+    """`clipped` between quotation marks: a name that a file gives."""
+    return f"'{clipped(text, longest)}'"
+
+
 class Markdown(str):
     """Text that is Markdown already, so that nothing escapes it again."""
 

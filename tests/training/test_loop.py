@@ -16,11 +16,13 @@ import yaml
 
 import zoo
 from training.__main__ import main
-from training.loop import Stopped, Trainer
+from training.loop import Trainer
 from training.methods import METHODS
 from training.methods.base import Method
 from training.recipe import parse_recipe
-from training.run_folder import RunFolder, load_state, save_state
+from training.run_folder import RunFolder
+from training.state import load_state, save_state
+from training.watch import Stopped
 from zoo.errors import TrainingError
 
 ROOT = Path(__file__).parents[2]
@@ -69,7 +71,7 @@ def in_parts(make, at):
 
     def interrupt(step):
         if step == at:
-            first._stop = "test"
+            first.watch.reason = "test"
 
     with pytest.raises(Stopped):
         first.run(on_step=interrupt)

@@ -143,7 +143,7 @@ def test_killed_while_publishing_often(tmp_path):
 
 
 def _save_for_ever(folder):
-    from training.run_folder import save_state
+    from training.state import save_state
 
     step = 0
     while True:
@@ -152,7 +152,7 @@ def _save_for_ever(folder):
 
 
 def kill_while_saving(folder, times):
-    from training.run_folder import load_state
+    from training.state import load_state
 
     chance = random.Random(0)
     for _ in range(times):

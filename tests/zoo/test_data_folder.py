@@ -27,7 +27,7 @@ def test_splits_and_classes(tmp_path):
 def test_classes_without_splits(tmp_path):
     make_folder(tmp_path, splits=(), classes=("b", "a", "c"))
     data = open_dataset(tmp_path)
-    assert available_splits(tmp_path) == ["all"] and data.split == "all"
+    assert available_splits(tmp_path) == ["train", "test", "all"] and data.split == "all"
     assert data.class_names == ("a", "b", "c") and np.bincount(data.labels).tolist() == [5, 5, 5]
 
 

@@ -294,6 +294,36 @@ def test_threads_load_at_once(pristine):
     assert loaded == [True] * 4
 
 
+@pytest.mark.parametrize("name", ["x" * 3_000_000, "\x1b[2J\u202e" * 100_000], ids=["long", "acting"])
+def test_names_in_a_header_are_clipped_and_written_out(folder, name):
+    header, data = split((folder / "model.safetensors").read_bytes())
+    first = next(key for key in header if key != "__metadata__")
+    forge(folder, join({**header, name: header.pop(first)}, data))
+    for change in ({}, {"dtype": name}, {"shape": [1] * 9}, {"data_offsets": [0, 1]}):
+        changed = {**header, name: {"dtype": "F16", "shape": [1], "data_offsets": [0, 2], **change}}
+        forge(folder, join(changed, data))
+        with pytest.raises(CheckpointError) as caught:
+            load(folder)
+        assert str(caught.value).isprintable() and len(str(caught.value)) < 600
+
+
+def test_a_header_beyond_the_cap_is_not_parsed(folder, tmp_path, monkeypatch):
+    """One of 100 MB took 2.6 GB of memory and 74 seconds to be refused."""
+    from zoo.checkpoint import weights
+    from zoo.interop.reading import read_foreign
+
+    header, data = split((folder / "model.safetensors").read_bytes())
+    text = json.dumps(header).encode()
+    forge(folder, join(text + b" " * (weights.MAX_HEADER_BYTES - len(text)), data))
+    assert load(folder).num_features == 16
+    forge(folder, join(text + b" " * (weights.MAX_HEADER_BYTES + 8 - len(text)), data))
+    monkeypatch.setattr(weights, "unique_keys", lambda pairs: pytest.fail("parsed"))
+    with pytest.raises(CheckpointError, match="at most 4194304 are read"):
+        load(folder)
+    with pytest.raises(CheckpointError, match="at most 4194304 are read"):
+        read_foreign(folder / "model.safetensors", None)
+
+
 def test_load_while_the_folder_is_replaced(folder):
     """A reader sees the old checkpoint or the new one, never a mixture or a failure."""
     first, second = small_encoder(0), small_encoder(1)

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from zoo.encoder import Encoder
 from zoo.errors import ConfigError, nearest
 from zoo.strict import Architecture, first_problem
+from zoo.text import quoted
 
 #: family -> "module:class". The class has `Arguments` (a strict pydantic model) and
 #: `__init__(arguments, input)`.
@@ -30,7 +31,7 @@ def family_class(family: str) -> type[Encoder]:
         ConfigError: the family is unknown; names the nearest one.
     """
     if family not in FAMILIES:
-        raise ConfigError(f"unknown architecture family {family!r}; {nearest(family, list(FAMILIES))}")
+        raise ConfigError(f"unknown architecture family {quoted(family)}; {nearest(family, list(FAMILIES))}")
     module, _, attribute = FAMILIES[family].partition(":")
     return getattr(import_module(module), attribute)
 

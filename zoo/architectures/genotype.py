@@ -15,6 +15,7 @@ from pydantic import Field, TypeAdapter, ValidationError, field_validator
 
 from zoo.errors import ConfigError, nearest
 from zoo.strict import Strict, first_problem, unique_keys
+from zoo.text import quoted
 
 #: The DARTS operations in the order of the architecture parameters.
 DARTS_OPS = (
@@ -62,7 +63,7 @@ class DartsGenotype(Strict):
         for position, (op, source) in enumerate(pairs):
             node = position // 2
             if op not in DARTS_OPS:
-                raise ValueError(f"pair {position}: unknown operation {op!r}; {nearest(op, list(DARTS_OPS))}")
+                raise ValueError(f"pair {position}: unknown operation {quoted(op)}; {nearest(op, list(DARTS_OPS))}")
             if source >= node + 2:
                 raise ValueError(f"pair {position}: node {node} reads inputs 0..{node + 1}, not {source}")
         for node in range(NODES):
@@ -122,7 +123,7 @@ class NB201Genotype(Strict):
             raise ValueError(f"a cell has {len(NB201_EDGES)} edges, got {len(value)}")
         for op in value:
             if op not in NB201_OPS:
-                raise ValueError(f"unknown operation {op!r}; {nearest(op, list(NB201_OPS))}")
+                raise ValueError(f"unknown operation {quoted(op)}; {nearest(op, list(NB201_OPS))}")
         return value
 
     def canonical(self) -> dict[str, Any]:
@@ -159,7 +160,9 @@ def parse_genotype(value: Any) -> DartsGenotype | NB201Genotype:
         raise ConfigError(f"a genotype is a mapping, a name or a printed genotype, got {type(value).__name__}")
     known = [f.model_fields["format"].default for f in (DartsGenotype, NB201Genotype)]
     if value.get("format") not in known:
-        raise ConfigError(f"genotype: format must be {' or '.join(map(repr, known))}, got {value.get('format')!r}")
+        raise ConfigError(
+            f"genotype: format must be {' or '.join(map(repr, known))}, got {quoted(value.get('format'))}"
+        )
     version = value.get("version", 1)
     if type(version) is int and version > 1:
         raise ConfigError(f"genotype: version {version} is newer than this zoo reads (1); pip install -U encoder-zoo")

@@ -9,6 +9,7 @@ from pathlib import Path
 from zoo.checkpoint.config import Weights
 from zoo.checkpoint.sources import Access, Source
 from zoo.errors import HubError, UnknownNameError
+from zoo.text import clipped
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -55,10 +56,12 @@ def parse_hub(address: str, revision: str | None = None) -> tuple[str, str | Non
     return repo, pinned or revision
 
 
-def open_hub(address: str, access: Access, *, revision: str | None = None, token: str | None = None) -> HubSource:
+def open_hub(
+    address: str, access: Access, *, revision: str | None = None, token: str | None = None, label: str = ""
+) -> HubSource:
     """Open what follows `hf-hub:`, as in `org/name` or `org/name@revision`. Raises UnknownNameError, HubError."""
     repo, wanted = parse_hub(address, revision)
-    label = f"hf-hub:{repo}" + (f"@{wanted}" if wanted else "")
+    label = (label or f"hf-hub:{repo}") + (f"@{wanted}" if wanted else "")
     path = _fetch(label, repo, "config.json", wanted, access, token)
     # The cache keeps files under snapshots/COMMIT/; a branch may move before the weights are fetched.
     return HubSource(label, path.read_bytes(), access, repo, path.parent.name, token)
@@ -117,7 +120,7 @@ def explain(error: Exception) -> str:
             "the hub cannot be reached and the cache does not hold it; check the network, or HF_ENDPOINT for a mirror"
         )
     first = (str(error).strip().splitlines() or [""])[0]
-    return f"{type(error).__name__}: {first}; try again, or check the network and the disk"
+    return f"{type(error).__name__}: {clipped(first, 300)}; try again, or check the network and the disk"
 
 
 def _chain(error: BaseException | None) -> list[BaseException]:

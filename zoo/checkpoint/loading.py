@@ -5,17 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
-from zoo.architectures import build
 from zoo.checkpoint import weights
-from zoo.checkpoint.config import CheckpointConfig, parse_config
+from zoo.checkpoint.budget import UNSEEN, build_within
+from zoo.checkpoint.config import parse_config
 from zoo.checkpoint.opening import fetch_weights, open_source
 from zoo.checkpoint.sources import Source
+from zoo.checkpoint.timm_layout import is_timm, load_timm, parse_timm
 from zoo.device import check_device
 from zoo.encoder import Encoder
 from zoo.errors import CheckpointError
@@ -33,7 +31,8 @@ def load(
     """An encoder in eval mode with float32 weights.
 
     Args:
-        address: a catalogue name (`list_models()`), `hf-hub:org/name[@revision]`, `https://host/.../NAME[@SHA256]`
+        address: a catalogue name (`list_models()`), `timm:NAME[.TAG][@revision]` (any pretrained model of timm),
+            `hf-hub:org/name[@revision]` (a checkpoint of the zoo or of timm), `https://host/.../NAME[@SHA256]`
             (a folder that `zoo mirror` made; http only from this machine or with ZOO_ALLOW_HTTP=1) or
             `local-dir:path`.
         pretrained: False builds the same network with random weights (its `config` is then None).
@@ -58,10 +57,30 @@ def load(
     if pretrained:
         encoder = _load_stable(opened)
     else:
-        source = opened()
-        config = parse_config(source.config, source.label)
-        encoder = build(config.architecture, config.input)
+        encoder = _untrained(opened())
     return (encoder if place.type == "cpu" else encoder.to(place)).eval()
+
+
+def _untrained(source: Source) -> Encoder:
+    """The network of a checkpoint with random weights, as large as the weights that it says it has."""
+    if is_timm(source.config):
+        found = parse_timm(source)
+        return build_within(found.architecture, found.input, 4 * UNSEEN, fill=True)
+    config = parse_config(source.config, source.label)
+    size = config.weights.bytes
+    if size > UNSEEN and weights.size_of(fetch_weights(source, config)) != size:
+        raise CheckpointError(
+            f"{source.label}: config.json speaks of {size:,} bytes of weights, the file has another size; "
+            "download it again"
+        )
+    encoder = build_within(config.architecture, config.input, size, fill=True)
+    parameters = sum(parameter.numel() for parameter in encoder.parameters())
+    if parameters != config.weights.parameters:
+        raise CheckpointError(
+            f"{source.label}: the architecture has {parameters} parameters, config.json says "
+            f"{config.weights.parameters}"
+        )
+    return encoder
 
 
 def _load_stable(opened: Callable[[], Source]) -> Encoder:
@@ -82,6 +101,8 @@ def load_source(source: Source) -> Encoder:
     Raises:
         ConfigError, CheckpointError: as `load`.
     """
+    if is_timm(source.config):
+        return load_timm(source)
     config = parse_config(source.config, source.label)
     weights.check_suffix(config.weights.file, source.label)
     path = fetch_weights(source, config)
@@ -92,7 +113,8 @@ def load_source(source: Source) -> Encoder:
         raise CheckpointError(f"{error}; {advice}" if advice else str(error)) from None
     entries, metadata = weights.parse_header(buffer, str(path))
     _check_network(source.config, metadata, str(path))
-    encoder = _empty_encoder(config, sum(entry.stop - entry.start for entry in entries.values()))
+    stored = sum(entry.stop - entry.start for entry in entries.values())
+    encoder = build_within(config.architecture, config.input, stored)
     weights.check_fit(entries, encoder, config.weights, str(path))
     if encoder.num_features != config.num_features:
         raise CheckpointError(
@@ -112,42 +134,3 @@ def _check_network(text: bytes, metadata: dict[str, str], source: str) -> None:
             f"{source} was written for another architecture or preprocessing than config.json states; "
             "restore config.json, or write the checkpoint again with zoo.checkpoint.writing.write_checkpoint"
         )
-
-
-def _empty_encoder(config: CheckpointConfig, stored_bytes: int) -> Encoder:
-    with _Unfilled(limit=4 * stored_bytes + (16 << 20)):
-        return build(config.architecture, config.input)
-
-
-class _Unfilled(TorchFunctionMode):
-    """Builds a network without random initial values, and no larger than `limit` bytes.
-
-    Drawing values that the checkpoint overwrites takes most of the time of a load, and would move the
-    caller's random state. Meta tensors would be as quick but lose buffers that no state dict holds.
-    The limit keeps an absurd architecture argument from taking the machine's memory.
-    """
-
-    _RANDOM = frozenset(
-        {"uniform_", "normal_", "trunc_normal_", "erfinv_", "random_", "bernoulli_"}
-        | {"kaiming_uniform_", "kaiming_normal_", "xavier_uniform_", "xavier_normal_", "orthogonal_"}
-    )
-    _ALLOCATING = frozenset({"empty", "zeros", "ones", "full", "rand", "randn", "linspace", "arange", "eye"})
-
-    def __init__(self, limit: int) -> None:
-        super().__init__()
-        self.left = limit
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
-        name = getattr(func, "__name__", "")
-        kwargs = kwargs or {}
-        if name in self._RANDOM:
-            return args[0] if args else kwargs["tensor"]
-        if name == "to" and kwargs.get("memory_format") is not None and isinstance(args[0], torch.nn.Parameter):
-            # Another layout of values that are none yet: the copy would be the most costly part of a load.
-            return torch.empty_like(args[0], memory_format=kwargs["memory_format"])
-        result = func(*args, **kwargs)
-        if name in self._ALLOCATING and isinstance(result, Tensor):
-            self.left -= result.numel() * result.element_size()
-            if self.left < 0:
-                raise CheckpointError("config.json describes a far larger network than the weights file holds")
-        return result

@@ -12,10 +12,14 @@ from zoo.checkpoint.config import CheckpointConfig, Weights
 from zoo.checkpoint.download import check_url, is_loopback
 from zoo.checkpoint.hub import open_hub, parse_hub
 from zoo.checkpoint.sources import Access, Source, open_folder
+from zoo.checkpoint.timm_names import address_for, open_timm
 from zoo.checkpoint.web import WebSource, cached_weights, offline, open_web
 from zoo.errors import CheckpointError, ConfigError, HubError, UnknownNameError, ZooError
 
-FORMS = "an address is a catalogue name, 'hf-hub:org/name[@revision]', 'https://host/.../NAME' or 'local-dir:path'"
+FORMS = (
+    "an address is a catalogue name, 'timm:NAME[.TAG]', 'hf-hub:org/name[@revision]', 'https://host/.../NAME' or "
+    "'local-dir:path'"
+)
 
 
 def open_source(
@@ -39,10 +43,12 @@ def open_source(
     scheme, colon, rest = address.partition(":")
     if scheme == "hf-hub" and colon:
         return open_hub(rest, access, revision=revision)
+    if scheme == "timm" and colon:
+        return open_timm(rest, access, revision=revision)
     if scheme in ("http", "https") and not re.match(r"https?://huggingface\.co/", address):
         return open_web(address, access, revision=revision)
     if revision is not None:
-        raise UnknownNameError(f"{address!r} has no revisions; only hf-hub: and https:// addresses take revision=")
+        raise UnknownNameError(f"{address!r} has no revisions; only hf-hub:, timm: and https:// take revision=")
     if scheme == "local-dir" and colon:
         if not rest or "\0" in rest:
             raise UnknownNameError(f"{address!r} names no folder; {FORMS}")
@@ -61,7 +67,12 @@ def _published(name: str) -> Path:
     if "/" in name or "\\" in name or name.startswith((".", "~")):
         other = f" or 'hf-hub:{name}'" if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) else ""
         raise UnknownNameError(f"{name!r} is a path; write 'local-dir:{name}'{other}")
-    return find(name)
+    try:
+        return find(name)
+    except UnknownNameError as error:
+        if (known := address_for(name)) is None:
+            raise
+        raise UnknownNameError(f"no checkpoint is called {name!r}; timm has one: write '{known}'") from error
 
 
 def check_mirror(address: str) -> None:

@@ -17,9 +17,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from zoo.checkpoint.config import Weights
+from zoo.checkpoint.config import MAX_WEIGHT_BYTES, Weights
 from zoo.errors import CheckpointError
 from zoo.strict import unique_keys
+from zoo.text import quoted
 
 DTYPES = {
     "F16": torch.float16,
@@ -34,6 +35,8 @@ DTYPES = {
     "BOOL": torch.bool,
 }
 NETWORK_KEY = "network_sha256"
+#: About 100 bytes describe a tensor, and parsed they take 40 times as many.
+MAX_HEADER_BYTES = 4 << 20
 #: First bytes of files that are often renamed to `.safetensors` -> what they are and what to do.
 _MAGIC = {
     b"PK\x03\x04": "a zip archive (torch.save format)",
@@ -73,7 +76,7 @@ def network_digest(raw_config: dict[str, Any]) -> str:
 def check_suffix(name: str, source: str) -> None:
     """Refuse a weights file that is not `.safetensors`. Raises CheckpointError."""
     if not name.endswith(".safetensors"):
-        raise CheckpointError(f"{source}: the weights file {name!r} is not .safetensors; {_CONVERT}")
+        raise CheckpointError(f"{source}: the weights file {quoted(name)} is not .safetensors; {_CONVERT}")
 
 
 def read_verified(path: Path, weights: Weights) -> Tensor:
@@ -82,26 +85,49 @@ def read_verified(path: Path, weights: Weights) -> Tensor:
     Raises:
         CheckpointError: missing, not a regular file, not safetensors, wrong size or hash.
     """
+    buffer, digest = read_hashed(path, weights.bytes)
+    if digest != weights.sha256:
+        raise CheckpointError(
+            f"{path} is not the file that config.json describes: sha256 {digest[:12]}..., "
+            f"expected {weights.sha256[:12]}...; download it again"
+        )
+    return buffer
+
+
+def read_hashed(path: Path, size: int | None = None) -> tuple[Tensor, str]:
+    """The file's bytes as one uint8 tensor, and their sha256.
+
+    Args:
+        size: what config.json says; None takes any size up to `MAX_WEIGHT_BYTES`.
+
+    Raises:
+        CheckpointError: missing, not a regular file, not safetensors, wrong size.
+    """
     try:
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode):
             raise CheckpointError(f"{path} is not a regular file; restore the checkpoint from its source")
         with path.open("rb", buffering=0) as file:
-            return _read(file, path, weights)
+            return _read(file, path, size)
     except FileNotFoundError:
         raise CheckpointError(_missing(path)) from None
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from None
 
 
+def size_of(path: Path) -> int:
+    """Bytes of a file, 0 if there is none."""
+    return path.stat().st_size if path.is_file() else 0
+
+
 def _missing(path: Path) -> str:
     pickles = [p.name for p in path.parent.glob("*") if p.suffix in (".pth", ".pt", ".bin", ".ckpt", ".pkl")]
     if pickles:
-        return f"{path.parent} holds {sorted(pickles)[0]!r} where {path.name!r} is expected; {_CONVERT}"
+        return f"{path.parent} holds {quoted(sorted(pickles)[0])} where {path.name!r} is expected; {_CONVERT}"
     return f"{path} is missing; copy or download the whole checkpoint folder again"
 
 
-def _read(file: Any, path: Path, weights: Weights) -> Tensor:
+def _read(file: Any, path: Path, wanted: int | None) -> tuple[Tensor, str]:
     size = os.fstat(file.fileno()).st_size
     head = file.read(64)
     for magic, what in _MAGIC.items():
@@ -109,9 +135,11 @@ def _read(file: Any, path: Path, weights: Weights) -> Tensor:
             raise CheckpointError(f"{path} is {what} under a .safetensors name; {_CONVERT}")
     if head.startswith(b"version https://git-lfs"):
         raise CheckpointError(f"{path} is a git-lfs pointer, not the weights; run `git lfs pull`")
-    if size != weights.bytes:
-        what = "truncated" if size < weights.bytes else "too long"
-        raise CheckpointError(f"{path} is {what}: {size} bytes, config.json says {weights.bytes}; download it again")
+    if wanted is not None and size != wanted:
+        what = "truncated" if size < wanted else "too long"
+        raise CheckpointError(f"{path} is {what}: {size} bytes, config.json says {wanted}; download it again")
+    if size > MAX_WEIGHT_BYTES:
+        raise CheckpointError(f"{path} has {size} bytes; the zoo reads weights of at most {MAX_WEIGHT_BYTES} bytes")
     file.seek(0)
     buffer = torch.empty(size, dtype=torch.uint8)
     view, filled = memoryview(buffer.numpy()), 0
@@ -120,13 +148,7 @@ def _read(file: Any, path: Path, weights: Weights) -> Tensor:
         if not count:
             raise CheckpointError(f"{path} became shorter while it was read ({filled} of {size} bytes); load it again")
         filled += count
-    digest = hashlib.sha256(view).hexdigest()
-    if digest != weights.sha256:
-        raise CheckpointError(
-            f"{path} is not the file that config.json describes: sha256 {digest[:12]}..., "
-            f"expected {weights.sha256[:12]}...; download it again"
-        )
-    return buffer
+    return buffer, hashlib.sha256(view).hexdigest()
 
 
 def parse_header(buffer: Tensor, source: str) -> tuple[dict[str, Entry], dict[str, str]]:
@@ -139,6 +161,8 @@ def parse_header(buffer: Tensor, source: str) -> tuple[dict[str, Entry], dict[st
     if len(buffer) < 8:
         raise CheckpointError(f"{source}: {len(buffer)} bytes are too few for a safetensors file")
     length = int.from_bytes(bytes(buffer[:8].tolist()), "little")
+    if length > MAX_HEADER_BYTES:
+        raise CheckpointError(f"{source}: the header claims {length} bytes, at most {MAX_HEADER_BYTES} are read")
     if length > len(buffer) - 8:
         raise CheckpointError(f"{source}: the header claims {length} bytes, the file has {len(buffer) - 8}")
     try:
@@ -155,7 +179,7 @@ def parse_header(buffer: Tensor, source: str) -> tuple[dict[str, Entry], dict[st
     end = start
     for name, entry in sorted(entries.items(), key=lambda item: (item[1].start, item[1].stop)):
         if entry.start != end:
-            raise CheckpointError(f"{source}: tensor {name!r} starts at byte {entry.start}, expected {end}")
+            raise CheckpointError(f"{source}: tensor {quoted(name)} starts at byte {entry.start}, expected {end}")
         end = entry.stop
     if end != stop:
         raise CheckpointError(f"{source}: {stop - end} bytes after the last tensor belong to none")
@@ -164,24 +188,24 @@ def parse_header(buffer: Tensor, source: str) -> tuple[dict[str, Entry], dict[st
 
 def _entry(name: str, value: Any, start: int, stop: int, source: str) -> Entry:
     if not isinstance(value, dict) or set(value) != {"dtype", "shape", "data_offsets"}:
-        raise CheckpointError(f"{source}: tensor {name!r} needs exactly dtype, shape and data_offsets")
+        raise CheckpointError(f"{source}: tensor {quoted(name)} needs exactly dtype, shape and data_offsets")
     dtype = DTYPES.get(value["dtype"]) if isinstance(value["dtype"], str) else None
     if dtype is None:
         raise CheckpointError(
-            f"{source}: tensor {name!r} has dtype {str(value['dtype'])[:40]!r}; known: {list(DTYPES)}"
+            f"{source}: tensor {quoted(name)} has dtype {quoted(value['dtype'], 40)}; known: {list(DTYPES)}"
         )
     shape, offsets = value["shape"], value["data_offsets"]
     if not _sizes(shape) or not _sizes(offsets) or len(offsets) != 2 or len(shape) > 8:
-        raise CheckpointError(f"{source}: tensor {name!r} has a malformed shape or data_offsets")
+        raise CheckpointError(f"{source}: tensor {quoted(name)} has a malformed shape or data_offsets")
     count = dtype.itemsize
     for side in shape:
         count *= side
         if count > stop:
-            raise CheckpointError(f"{source}: tensor {name!r} of shape {shape} is larger than the file")
+            raise CheckpointError(f"{source}: tensor {quoted(name)} of shape {shape} is larger than the file")
     if offsets[1] - offsets[0] != count or start + offsets[1] > stop:
-        raise CheckpointError(f"{source}: tensor {name!r} needs {count} bytes, its data_offsets are {offsets}")
+        raise CheckpointError(f"{source}: tensor {quoted(name)} needs {count} bytes, its data_offsets are {offsets}")
     if (start + offsets[0]) % dtype.itemsize:
-        raise CheckpointError(f"{source}: tensor {name!r} is not aligned to its {dtype.itemsize}-byte elements")
+        raise CheckpointError(f"{source}: tensor {quoted(name)} is not aligned to its {dtype.itemsize}-byte elements")
     return Entry(dtype, tuple(shape), start + offsets[0], start + offsets[1])
 
 
@@ -208,7 +232,8 @@ def check_fit(entries: dict[str, Entry], module: nn.Module, weights: Weights, so
         entry = entries[name]
         if entry.shape != tuple(tensor.shape) or entry.dtype != dtype:
             raise CheckpointError(
-                f"{source}: tensor {name!r} is {list(entry.shape)} {entry.dtype}, expected {list(tensor.shape)} {dtype}"
+                f"{source}: tensor {quoted(name)} is {list(entry.shape)} {entry.dtype}, "
+                f"expected {list(tensor.shape)} {dtype}"
             )
     parameters = sum(parameter.numel() for parameter in module.parameters())
     if parameters != weights.parameters:
@@ -218,7 +243,7 @@ def check_fit(entries: dict[str, Entry], module: nn.Module, weights: Weights, so
 
 
 def _some(names: list[str]) -> str:
-    return ", ".join(repr(name) for name in names[:3]) + (", ..." if len(names) > 3 else "") if names else "none"
+    return ", ".join(quoted(name) for name in names[:3]) + (", ..." if len(names) > 3 else "") if names else "none"
 
 
 def tensors(buffer: Tensor, entries: dict[str, Entry]) -> dict[str, Tensor]:
@@ -235,4 +260,4 @@ def check_finite(state: dict[str, Tensor], source: str) -> None:
     for name, tensor in state.items():
         # A finite sum proves every element finite at half the cost of isfinite; an overflowing sum proves nothing.
         if tensor.is_floating_point() and not tensor.sum().isfinite() and not tensor.isfinite().all():
-            raise CheckpointError(f"{source}: tensor {name!r} holds NaN or infinite values")
+            raise CheckpointError(f"{source}: tensor {quoted(name)} holds NaN or infinite values")

@@ -28,8 +28,17 @@ def list_command(
     pattern: Annotated[str, typer.Argument(help="shell-style, such as 'simclr*'")] = "*",
     modality: Annotated[str | None, typer.Option(help="image or skeleton")] = None,
     method: Annotated[str | None, typer.Option(help="as in the column method, such as SimCLR")] = None,
+    write: Annotated[
+        Path | None, typer.Option(help="put the table of all models between the marks of this Markdown file")
+    ] = None,
 ) -> None:
     """The published checkpoints, one a line, with what they are."""
+    if write is not None:
+        from zoo.publish.models_table import write_models_table
+
+        write_models_table(write)
+        print(f"wrote the table of models to {write}")
+        return
     from rich.table import Table
     from rich.text import Text
 

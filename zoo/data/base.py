@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import re
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from zoo.data.labels import class_indices
 from zoo.device import chunks_in_order
 from zoo.errors import DataError
 from zoo.files import cache_root, write_cache
@@ -65,6 +65,8 @@ class Dataset:
         licence: terms of use as the source states them, or "unknown".
         groups: what samples have in common beyond their class: kind (`"person"`, `"camera"`, `"setup"`) -> `(N,)`
             int64. Empty where the reader knows of none.
+        home: the place within which `keys` name samples across splits; None where the same key in two splits means
+            two samples.
         layout: joint names of skeletons, one of `zoo.preprocessing.joints.LAYOUTS`; empty for images.
     """
 
@@ -77,6 +79,7 @@ class Dataset:
     licence: str = "unknown"
     groups: Mapping[str, np.ndarray] = {}
     layout: str = ""
+    home: str | None = None
     _report: Report | None = None
 
     def __init__(
@@ -92,7 +95,7 @@ class Dataset:
         if len(keys) == 0:
             raise DataError(f"{name}, split {split!r}, holds no {NOUNS[self.modality][0]}")
         self.name, self.split, self.keys, self.licence = name, split, keys, licence
-        self.labels = None if labels is None else np.asarray(labels, dtype=np.int64)
+        self.labels = None if labels is None else class_indices(labels, f"{name}, split {split!r}")
         self.class_names = () if labels is None else tuple(class_names)
         self.groups = {kind: np.asarray(values, dtype=np.int64) for kind, values in (groups or {}).items()}
         if self.labels is not None:
@@ -169,6 +172,10 @@ class Dataset:
                 index += 1
         return total.hexdigest()
 
+    def without(self, bad: Mapping[int, str]) -> Dataset:
+        """The samples but those at the positions in `bad` (position -> problem); the report says which and why."""
+        return Remaining(self, bad)
+
     def subset(self, indices: Sequence[int] | np.ndarray, split: str | None = None) -> Dataset:
         """The samples at `indices`, in that order, as a dataset of its own."""
 
@@ -185,7 +192,7 @@ def _check_labels(dataset: Dataset) -> None:
     labels, classes = dataset.labels, len(dataset.class_names)
     if labels.shape != (len(dataset.keys),):
         raise DataError(f"{dataset.name}: {len(dataset.keys)} samples but labels of shape {labels.shape}")
-    if labels.min() < 0 or labels.max() >= classes:
+    if labels.max() >= classes:
         raise DataError(
             f"{dataset.name}, split {dataset.split!r}: labels lie in {labels.min()}..{labels.max()}, "
             f"expected 0..{classes - 1} for its {classes} class names"
@@ -238,6 +245,37 @@ class FileDataset(Dataset):
     def _state(self) -> str:
         labels = ["-"] * len(self) if self.labels is None else self.labels.tolist()
         return file_state(self.paths, (f"{key}\0{label}" for key, label in zip(self.keys, labels, strict=True)))
+
+
+class Remaining(Dataset):
+    """The samples of `parent` without some that cannot be read; as if the parent had never held them."""
+
+    def __init__(self, parent: Dataset, bad: Mapping[int, str]) -> None:
+        keep = np.array([i for i in range(len(parent)) if i not in bad], dtype=np.int64)
+        self.parent, self.indices, self.modality = parent, keep, parent.modality
+        super().__init__(
+            parent.name,
+            parent.split,
+            [parent.keys[i] for i in keep.tolist()],
+            None if parent.labels is None else parent.labels[keep],
+            parent.class_names,
+            parent.licence,
+            {kind: values[keep] for kind, values in parent.groups.items()},
+        )
+        self.layout = parent.layout
+        self.reported(parent.report.left, parent.report.notes)
+        self.reported({"unreadable": [f"{parent.keys[i]}: {why}" for i, why in sorted(bad.items())]})
+
+    def sample(self, index: int) -> Any:
+        return self.parent.sample(int(self.indices[index]))
+
+    def content(self, index: int) -> bytes:
+        return self.parent.content(int(self.indices[index]))
+
+    def _state(self) -> str | None:
+        state = self.parent._state()
+        kept = np.ascontiguousarray(self.indices, dtype="<i8").tobytes()
+        return None if state is None else hashlib.sha256(state.encode() + kept).hexdigest()
 
 
 class Joined(Dataset):

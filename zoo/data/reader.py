@@ -51,6 +51,11 @@ class Options:
 
     root: str | os.PathLike[str] | None = None
     download: bool = False
+    classes: str | None = None
+    labels: str | os.PathLike[str] | None = None
+    test_share: float | None = None
+    seed: int | None = None
+    skip_bad: bool = False
 
 
 class Reader(ABC):
@@ -59,10 +64,13 @@ class Reader(ABC):
     Attributes:
         example: how an address of this format looks, as a phrase for help texts and errors.
         names: the addresses that are plain names, so that a misspelt one can be answered with the nearest.
+        takes: the fields of `Options` that this format uses, of `classes`, `labels`, `test_share` and `seed`; any
+            other is refused when a caller sets it.
     """
 
     example: ClassVar[str]
     names: ClassVar[tuple[str, ...]] = ()
+    takes: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, address: Address, options: Options) -> None:
         self.address, self.options = address, options
@@ -83,6 +91,10 @@ class Reader(ABC):
     @abstractmethod
     def open(self, split: str) -> Dataset:
         """Open one of `splits()`. Raises DataError if it is empty or cannot be read."""
+
+    def divisible(self) -> bool:
+        """Whether `all`, as the only split, has labels and may be divided into `train` and `test` by chance."""
+        return False
 
 
 class NameReader(Reader):

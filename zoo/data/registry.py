@@ -6,10 +6,12 @@ Nothing here imports torch, so that help texts can be made from the list at once
 from __future__ import annotations
 
 from zoo.data.reader import Address, Reader
+from zoo.data.readers.ctr_gcn import CTRGCN
 from zoo.data.readers.digits import Digits
 from zoo.data.readers.fine_grained_sets import CUB200, StanfordDogs
 from zoo.data.readers.folder import Folder
 from zoo.data.readers.huggingface import HuggingFace
+from zoo.data.readers.label_table import LabelTable
 from zoo.data.readers.ntu import NTU
 from zoo.data.readers.nucla import NUCLA
 from zoo.data.readers.parquet import Parquet
@@ -31,14 +33,19 @@ READERS: list[type[Reader]] = [
     TorchvisionSets,
     CUB200,
     StanfordDogs,
+    CTRGCN,
     SkeletonArrays,
     Pyskl,
     NUCLA,
     NTU,
     PKU,
+    LabelTable,
     Parquet,
     Folder,
 ]
+
+#: Asked for by the option `labels`, whatever the address.
+LABEL_READER = LabelTable
 
 
 def reader_for(address: Address) -> type[Reader] | None:

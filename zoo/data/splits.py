@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Sequence
 from numbers import Integral
@@ -59,7 +60,7 @@ def at_most(labels: np.ndarray | Sequence[int] | None, samples: int, limit: int,
         return np.arange(samples, dtype=np.int64)
     groups = np.zeros(samples, dtype=np.int64) if labels is None else np.asarray(labels)
     _, kept = held_out(groups if labels is not None else samples, limit / samples, seed)
-    members = [part for part in _shuffled(np.unique(groups[kept], return_inverse=True)[1].reshape(-1), seed)]
+    members = list(_shuffled(np.unique(groups[kept], return_inverse=True)[1].reshape(-1), seed))
     sizes = [len(part) for part in members]
     for _ in range(len(kept) - limit):
         sizes[int(np.argmax(sizes))] -= 1
@@ -137,3 +138,18 @@ def _shuffled(groups: np.ndarray, seed: int) -> list[np.ndarray]:
     order = np.argsort(groups[ranks], kind="stable")
     starts = np.flatnonzero(np.diff(groups[ranks][order])) + 1
     return np.split(ranks[order], starts)
+
+
+_ROLE = re.compile(r"(?<![a-z])(trainval|training|train|validation|valid|val|testing|test|tr|te)(?![a-z])")
+
+
+def are_counterparts(split: str, other: str) -> bool:
+    """Whether two splits should share no sample: names that differ in their role alone, as `xsub-train`, `xsub-test`.
+
+    `trainval` holds `train` and `val`, and `all` holds everything, so these are no counterparts.
+    """
+    found = [_ROLE.search(name) for name in (split, other)]
+    if not all(found) or _ROLE.sub("*", split) != _ROLE.sub("*", other):
+        return False
+    roles = {match[0] for match in found if match is not None}
+    return len(roles) == 2 and ("trainval" not in roles or bool(roles & {"test", "testing"}))

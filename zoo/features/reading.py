@@ -11,6 +11,7 @@ import numpy as np
 
 from zoo.data.base import Dataset, Subset
 from zoo.data.images import ArrayImages, ImageSequence
+from zoo.data.unreadable import refusal, unreadable
 from zoo.errors import DataError, ZooError
 
 _AHEAD = 2  # batches read while one is computed: enough to hide a slow one, little memory
@@ -46,7 +47,13 @@ def read_batches(data: Dataset, transform: Any, spans: Iterable[range], workers:
         while ahead:
             batch, tasks = ahead.popleft()
             for task in tasks:
-                task.result()
+                try:
+                    task.result()
+                except DataError as error:
+                    # A person mends all bad files at once rather than one a run.
+                    pool.shutdown(wait=True, cancel_futures=True)
+                    bad = unreadable(data)
+                    raise (refusal(data, bad) if bad else error) from None
             submit()
             yield batch
     finally:

@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
-from zoo.architectures import build
+from zoo.checkpoint.budget import build_within
 from zoo.checkpoint.config import CheckpointConfig, DatasetRecord, Training
 from zoo.checkpoint.writing import write_checkpoint
 from zoo.encoder import Encoder
@@ -24,6 +24,7 @@ from zoo.interop.layouts import LAYOUTS, Layout, layout
 from zoo.interop.reading import Foreign, read_foreign
 from zoo.preprocessing.image import ImageInput
 from zoo.strict import Architecture
+from zoo.text import quoted
 
 __all__ = ["LAYOUTS", "Account", "Layout", "import_checkpoint", "layout"]
 
@@ -98,8 +99,9 @@ def import_checkpoint(
     except CheckpointError as error:
         raise CheckpointError(f"{file}: {error}") from None
     network = _architecture(architecture, foreign, used, dict(model_args or {}))
-    encoder = build(network, input or chosen.input)
     state = {NETWORK + ours: foreign.state[key] for key, ours in used.items()}
+    stored = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
+    encoder = build_within(network, input or chosen.input, stored)
     _fill(encoder, state, str(file), network)
     account = Account({key: NETWORK + ours for key, ours in used.items()}, left)
     config = write_checkpoint(
@@ -136,7 +138,7 @@ def _fill(encoder: Encoder, state: dict[str, Tensor], source: str, network: Arch
         model = network.arguments["model"]
         raise CheckpointError(
             f"{source} is no {model}: {len(missing)} of its tensors are missing, {len(extra)} are not known to it, "
-            f"{len(wrong)} have another shape (first: {first!r}); choose the network with --arch"
+            f"{len(wrong)} have another shape (first: {quoted(first)}); choose the network with --arch"
         )
     encoder.load_state_dict(state, strict=True)
 

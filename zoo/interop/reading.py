@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from zoo.checkpoint.weights import MAX_HEADER_BYTES
 from zoo.errors import CheckpointError
+from zoo.text import clipped, quoted
 
 #: Plain holders of settings that training scripts save beside the weights; reading one runs no code of the file.
 PLAIN = [argparse.Namespace]
@@ -52,7 +54,7 @@ def read_foreign(path: Path, container: str | None) -> Foreign:
     if not state or wrong is not None:
         raise CheckpointError(
             f"{path} holds no state dict: expected tensors under {container or 'the top level'!r}, got "
-            + (f"{wrong!r}, a {type(state[wrong]).__name__}" if state else "nothing")
+            + (f"{quoted(wrong)}, a {type(state[wrong]).__name__}" if state else "nothing")
         )
     extras = {} if state is content else {k: v for k, v in content.items() if k != (container or "").split(".")[0]}
     return Foreign({str(key): value for key, value in state.items()}, extras, digest)
@@ -72,10 +74,14 @@ def _read(path: Path) -> Any:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+        if length > MAX_HEADER_BYTES:
+            raise CheckpointError(f"{path}: the header claims {length} bytes, at most {MAX_HEADER_BYTES} are read")
         try:
             return load_file(path)
         except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{path} is no safetensors file: {error}") from None
+            raise CheckpointError(f"{path} is no safetensors file: {clipped(error, 200)}") from None
     try:
         with torch.serialization.safe_globals(PLAIN):
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -84,12 +90,14 @@ def _read(path: Path) -> Any:
         wanted = reason.partition("Unsupported global: GLOBAL ")[2].partition(" ")[0]
         raise CheckpointError(
             f"{path} is refused: "
-            + (f"to read it, {wanted} would have to be run" if wanted else "it is no plain torch.save file")
+            + (f"to read it, {clipped(wanted)} would have to be run" if wanted else "it is no plain torch.save file")
             + "; in the project that wrote it, save the state dict alone: torch.save(model.state_dict(), FILE)"
         ) from None
     except Exception as error:  # a damaged archive raises a dozen types
-        reason = (str(error).splitlines() or [""])[0][:120]
-        raise CheckpointError(f"{path} is no file of torch.save: {type(error).__name__}: {reason}") from None
+        reason = (str(error).splitlines() or [""])[0]
+        raise CheckpointError(
+            f"{path} is no file of torch.save: {type(error).__name__}: {clipped(reason, 200)}"
+        ) from None
 
 
 def _hash(file: Any) -> str:  # Python 3.10

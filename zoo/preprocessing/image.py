@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from PIL import Image
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_serializer
 
 from zoo.preprocessing.picture import to_rgb
 from zoo.strict import Strict
@@ -24,7 +24,8 @@ class ImageInput(Strict):
 
     `size`: height and width in pixels of what `forward` takes. `crop_fraction`: side of the centre
     crop relative to the resized image (0.875 = resize to 256, crop 224). `mean`, `std`: per RGB
-    channel on the 0..1 scale; zeros and ones mean that pixels stay in [0, 1].
+    channel on the 0..1 scale; zeros and ones mean that pixels stay in [0, 1]. `crop_mode`: how timm resizes and crops
+    (`TimmTransform`), for encoders that were trained with it; None for the zoo's own way.
     """
 
     modality: Literal["image"] = "image"
@@ -33,6 +34,12 @@ class ImageInput(Strict):
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    crop_mode: Literal["center", "squash", "border"] | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_none(self, handler: Any) -> dict[str, Any]:
+        # Older zoos refuse a key that they do not know, and the digest of a checkpoint's network holds this text.
+        return {key: value for key, value in handler(self).items() if key != "crop_mode" or value is not None}
 
     @field_validator("size")
     @classmethod
@@ -50,7 +57,9 @@ class ImageInput(Strict):
 
     def transform(self) -> ImageTransform:
         """The preprocessing of one image."""
-        return ImageTransform(self)
+        if self.crop_mode is None:
+            return ImageTransform(self)
+        return TimmTransform(self)
 
 
 _RESAMPLE = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
@@ -106,3 +115,29 @@ class ImageTransform:
 
     def __repr__(self) -> str:
         return f"ImageTransform({self.input!r})"
+
+
+class TimmTransform(ImageTransform):
+    """`timm.data.create_transform(is_training=False)` of an `ImageInput` with a `crop_mode`.
+
+    `pixels` gives the same 8-bit values, and `normalise` the same floats, as timm's transform of the RGB image.
+    """
+
+    def __init__(self, input: ImageInput) -> None:
+        from timm.data import create_transform
+
+        super().__init__(input)
+        self._resize_and_crop = create_transform(
+            input_size=(3, *input.size),
+            is_training=False,
+            use_prefetcher=True,  # stops at 8-bit pixels
+            interpolation=input.interpolation,
+            mean=input.mean,
+            std=input.std,
+            crop_pct=input.crop_fraction,
+            crop_mode=input.crop_mode,
+        )
+
+    def pixels(self, image: Any) -> np.ndarray:
+        """One image -> `(H, W, 3)` uint8."""
+        return np.ascontiguousarray(self._resize_and_crop(to_rgb(image)).permute(1, 2, 0).numpy())

@@ -1,122 +1,220 @@
-"""Folders of images: `root/split/class/file`, `root/class/file`, or files without classes."""
+"""Folders of images: `root/split/class/file`, `root/class/file`, files without classes, and deeper trees of classes."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import re
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from zoo.data.images import SUFFIXES, FileImages
+from zoo.data.labels import check_look_alikes, class_name
 from zoo.data.reader import PathReader
+from zoo.data.tree import Tree, split_folders, split_of, subfolders, visible, walk
 from zoo.errors import DataError
 
-#: folder name (lower case) -> the split it means.
-SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 LAYOUTS = "expected root/class/image.png, root/train/class/image.png or root/image.png"
+LEVELS = "top, leaf or level:N (level:2 is root/first/CLASS/...)"
+OUTSIDE = "pictures in folders beside the splits"
 
 
-def folder_splits(root: Path) -> dict[str, Path]:
-    """Splits of an image folder -> where each lies; `{"all": root}` for a folder without splits."""
-    folders = _subfolders(root)
-    named = {name: path for name, path in folders.items() if name.lower() in SPLIT_FOLDERS}
-    # `train` may be a class (of vehicles): beside other folders it is a split only if it holds classes itself.
-    if named and (len(named) == len(folders) or all(_subfolders(path) for path in named.values())):
-        splits: dict[str, Path] = {}
-        for name, path in named.items():
-            other = splits.setdefault(SPLIT_FOLDERS[name.lower()], path)
-            if other != path:
-                raise DataError(f"{root} holds {other.name!r} and {name!r}, which name the same split; keep one")
-        order = ("train", "val", "test")
-        return {split: splits[split] for split in order if split in splits}
-    return {"all": root}
+@dataclass
+class Part:
+    """One split: where it lies, what the walk found, and the class of each picture (None where there are none)."""
+
+    folder: Path
+    tree: Tree
+    classes: list[str] | None = None
 
 
-def open_folder(root: Path, split: str) -> FileImages:
-    """Open one split of an image folder; class names are those of all its splits together.
+@dataclass
+class Layout:
+    """What the tree of a folder means: its splits, and what a person must know of the reading."""
+
+    parts: dict[str, Part]
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def class_names(self) -> list[str]:
+        """All class names of all splits, sorted."""
+        return sorted({name for part in self.parts.values() for name in part.classes or ()})
+
+
+def read_layout(root: Path, classes: str | None = None) -> Layout:
+    """Understand a folder of images.
+
+    Args:
+        root: the folder.
+        classes: which folder of a path is the class: `"top"`, `"leaf"` or `"level:N"`. None decides where only one
+            reading makes sense.
 
     Raises:
-        DataError: no image anywhere, or images beside class folders.
+        DataError: no image, images beside class folders, or a tree of folders that can be read in several ways.
     """
-    root = Path(os.path.abspath(root))
-    splits = folder_splits(root)
-    class_names = sorted(set().union(*(_class_folders(path) for path in splits.values())))
-    return _read_split(root.name, split, splits[split], class_names)
+    root, notes = _unwrapped(Path(os.path.abspath(root)))
+    layout = Layout(_splits(root), notes)
+    if not any(part.tree.images for part in layout.parts.values()):
+        raise DataError(_no_image(root, [part.tree for part in layout.parts.values()]))
+    level = _level(root, layout, classes)
+    for part in layout.parts.values():
+        if level is not None and part.tree.images and "/" in part.tree.images[0]:
+            part.classes = [class_name(_component(part.folder, image, level)) for image in part.tree.images]
+            order = sorted(range(len(part.classes)), key=lambda i, p=part: (p.classes[i], p.tree.images[i]))
+            part.tree.images = [part.tree.images[i] for i in order]
+            part.classes = [part.classes[i] for i in order]
+    labelled = {split: part.classes for split, part in layout.parts.items() if part.classes is not None}
+    if labelled:
+        check_look_alikes(labelled, str(root))
+    return layout
+
+
+def _unwrapped(root: Path) -> tuple[Path, list[str]]:
+    """The folder in which splits or classes begin: archives often hold one folder that holds everything."""
+    notes: list[str] = []
+    while True:
+        folders = subfolders(root)
+        if len(folders) != 1 or split_of(folders[0]) or _has_images(root):
+            return root, notes
+        inside = root / folders[0]
+        below = subfolders(inside)
+        if len(below) < 2 and not any(map(split_of, below)):
+            return root, notes
+        if _has_images(inside):
+            return root, notes
+        root, notes = inside, [f"everything lies in {folders[0]}/"]
+
+
+def _has_images(folder: Path) -> bool:
+    with os.scandir(folder) as entries:
+        return any(os.path.splitext(e.name)[1].lower() in SUFFIXES for e in entries if visible(e.name) and e.is_file())
+
+
+def _splits(root: Path) -> dict[str, Part]:
+    found = split_folders(root)
+    if not found:
+        return {"all": Part(root, walk(root))}
+    parts = {split: Part(root / name, walk(root / name)) for split, name in found.items()}
+    for name in sorted(set(subfolders(root)) - set(found.values())):
+        for image in walk(root / name).images:
+            next(iter(parts.values())).tree.leave(f"{OUTSIDE} ({name})", f"{name}/{image}")
+    return parts
+
+
+def _level(root: Path, layout: Layout, classes: str | None) -> str | None:
+    """Which folder of a path is the class; None where pictures lie in no folder."""
+    images = [image for part in layout.parts.values() for image in part.tree.images]
+    inside = [image for image in images if "/" in image]
+    for part in layout.parts.values():
+        loose = [image for image in part.tree.images if "/" not in image]
+        if loose and len(loose) < len(part.tree.images):
+            count = len({image.split("/")[0] for image in part.tree.images if "/" in image})
+            raise DataError(
+                f"{part.folder} holds {len(loose)} images (such as {loose[0]}) beside {count} "
+                f"folders of images; move them into a class folder or away: {LAYOUTS}"
+            )
+    if classes is not None:
+        if classes not in ("top", "leaf") and not re.fullmatch(r"level:[1-9]\d*", classes):
+            raise DataError(f"classes is {classes!r}, expected {LEVELS}")
+        if not inside:
+            raise DataError(f"{root} holds pictures in no folder, so no folder can be their class; {LAYOUTS}")
+        return classes
+    if not inside:
+        return None
+    paths = [image.split("/")[:-1] for image in inside]
+    level = 1
+    # train/images/cat: one folder that holds all classes of all splits says nothing.
+    while len({tuple(path[:level]) for path in paths}) == 1 and all(len(path) > level for path in paths):
+        level += 1
+    deeper = sum(len(path) > level for path in paths)
+    if deeper == len(paths) and len({path[-1] for path in paths}) > 1:
+        top, leaf = (sorted({class_name(path[at]) for path in paths}) for at in (level - 1, -1))
+        raise DataError(
+            f"{root} holds pictures in folders within folders, such as {inside[0]}, and either may be the class; set "
+            f"classes to top ({_counted(top)}), leaf ({_counted(leaf)}) or level:N"
+        )
+    if 0 < deeper < len(paths):
+        layout.notes.append(f"{deeper:,} pictures in deeper folders belong to the class of the folder above")
+    return f"level:{level}"
+
+
+def _counted(names: list[str]) -> str:
+    return f"{len(names):,}: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
+
+
+def _component(folder: Path, image: str, level: str) -> str:
+    path = image.split("/")[:-1]
+    at = {"top": 0, "leaf": len(path) - 1}.get(level)
+    at = int(level.removeprefix("level:")) - 1 if at is None else at
+    if at >= len(path):
+        raise DataError(f"{folder / image} lies in {len(path)} folders, so classes={level} does not fit; {LEVELS}")
+    return path[at]
+
+
+def open_part(name: str, layout: Layout, split: str) -> FileImages:
+    """One split of a folder that was understood. Raises DataError if it holds no image."""
+    part = layout.parts[split]
+    images = part.tree.images
+    if not images:
+        raise DataError(_no_image(part.folder, [part.tree]))
+    class_names = layout.class_names
+    labels = None
+    if part.classes is not None:
+        index = {each: i for i, each in enumerate(class_names)}
+        labels = np.array([index[each] for each in part.classes], dtype=np.int64)
+    paths = [os.path.join(part.folder, *image.split("/")) for image in images]
+    data = FileImages(name, split, paths, images, labels, class_names)
+    data.reported(part.tree.left, layout.notes)
+    return data
+
+
+def _no_image(folder: Path, trees: list[Tree]) -> str:
+    merged: dict[str, int] = {}
+    for tree in trees:
+        for reason, names in tree.left.items():
+            merged[reason] = merged.get(reason, 0) + len(names)
+    seen = ", ".join(f"{count} {reason}" for reason, count in merged.items())
+    return f"{folder} holds no image ({', '.join(sorted(SUFFIXES))}){f', but {seen}' if seen else ''}; {LAYOUTS}"
 
 
 def first_file(folder: Path) -> str:
-    """Path of the first image or Parquet file below `folder`, which tells what the folder holds; DataError if none."""
+    """Path of the first image or Parquet file below `folder`, which tells what it holds; empty if there is none."""
+    seen: set[tuple[int, int]] = set()
     for parent, folders, files in os.walk(folder, followlinks=True):
+        stat = os.stat(parent)
+        if (stat.st_dev, stat.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((stat.st_dev, stat.st_ino))
         folders[:] = sorted(filter(visible, folders))
         for name in filter(visible, files):
             if os.path.splitext(name)[1].lower() in SUFFIXES | {".parquet"}:
                 return os.path.join(parent, name)
-    raise DataError(f"{folder} holds no image ({', '.join(sorted(SUFFIXES))}) and no .parquet file; {LAYOUTS}")
-
-
-def _read_split(name: str, split: str, folder: Path, class_names: list[str]) -> FileImages:
-    loose = sorted(_images(folder, recursive=False))
-    folders = _class_folders(folder)
-    if loose and folders:
-        raise DataError(
-            f"{folder} holds {len(loose)} images (such as {os.path.basename(loose[0])}) beside {len(folders)} "
-            f"folders of images; move them into a class folder or away: {LAYOUTS}"
-        )
-    if not loose and not folders:
-        raise DataError(f"{folder} holds no image ({', '.join(sorted(SUFFIXES))}); {LAYOUTS}")
-    if loose:
-        return FileImages(name, split, loose, [os.path.basename(path) for path in loose], None)
-    index = {class_name: i for i, class_name in enumerate(class_names)}
-    paths: list[str] = []
-    labels: list[int] = []
-    for class_name in sorted(folders):
-        found = sorted(_images(folder / class_name, recursive=True))
-        paths += found
-        labels += [index[class_name]] * len(found)
-    start = len(str(folder)) + len(os.sep) * (not str(folder).endswith(os.sep))
-    keys = [path[start:].replace(os.sep, "/") for path in paths]
-    return FileImages(name, split, paths, keys, np.array(labels, dtype=np.int64), class_names)
-
-
-def _subfolders(folder: Path) -> dict[str, Path]:
-    try:
-        with os.scandir(folder) as entries:
-            return {e.name: Path(e.path) for e in entries if visible(e.name) and e.is_dir()}
-    except OSError as error:
-        raise DataError(f"{folder} cannot be read ({error.strerror})") from None
-
-
-def _class_folders(folder: Path) -> set[str]:
-    """Names of the subfolders that hold at least one image."""
-    return {name for name, path in _subfolders(folder).items() if next(_images(path, recursive=True), None)}
-
-
-def _images(folder: Path, recursive: bool) -> Iterator[str]:
-    """Paths of the images in `folder`; links are followed, hidden files skipped."""
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if visible(name)) if recursive else []
-        for name in files:
-            if visible(name) and os.path.splitext(name)[1].lower() in SUFFIXES:
-                yield os.path.join(parent, name)
-
-
-def visible(name: str) -> bool:
-    """False for hidden files and for what macOS leaves in archives."""
-    return not name.startswith(".") and name != "__MACOSX"
+    return ""
 
 
 class Folder(PathReader):
     """A folder of image files; asked last, as it takes any folder."""
 
     example = "a folder of images"
+    takes = ("classes", "test_share", "seed")
 
     @classmethod
     def fits(cls, path: Path) -> bool:
         return path.is_dir()
 
+    @cached_property
+    def layout(self) -> Layout:
+        """What the tree means, understood once."""
+        return read_layout(self.path, self.options.classes)
+
     def splits(self) -> list[str]:
-        return list(folder_splits(self.path))
+        return list(self.layout.parts)
+
+    def divisible(self) -> bool:
+        return all(part.classes is not None for part in self.layout.parts.values())
 
     def open(self, split: str) -> FileImages:
-        return open_folder(self.path, split)
+        return open_part(Path(os.path.abspath(self.path)).name, self.layout, split)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from zoo.data.labels import encode_labels
 from zoo.data.reader import Address, Reader
-from zoo.data.readers.parquet import BytesImages, encode_labels, find_columns
+from zoo.data.readers.parquet import BytesImages, find_columns
 from zoo.errors import DataError, HubError, UnknownNameError
 
 
@@ -36,10 +37,8 @@ def open_huggingface(address: str, split: str) -> BytesImages:
     splits = _ask(address, lambda hub: hub.load_dataset(name, config, revision=revision))
     data = splits[split]
     columns = find_columns(data.features.arrow_schema, address)
-    labels, names = None, ()
-    if columns.label is not None:
-        values = {key: list(part[columns.label]) for key, part in splits.items()}
-        labels, names = encode_labels(values, split, columns.class_names, address)
+    values = {key: _labels(part, address) for key, part in splits.items()}
+    labels, names = encode_labels(values, split, columns.class_names, address)
     images = data.select_columns([columns.image]).with_format("arrow")
 
     def fetch(row: int) -> bytes | None:
@@ -49,6 +48,11 @@ def open_huggingface(address: str, split: str) -> BytesImages:
     files = [file["filename"] for file in data.cache_files]
     licence = data.info.license or "unknown"
     return BytesImages(name.split("/")[-1].lower(), split, len(data), labels, names, fetch, files, licence)
+
+
+def _labels(part: Any, address: str) -> list[Any] | None:
+    label = find_columns(part.features.arrow_schema, address).label
+    return None if label is None else list(part[label])
 
 
 def _ask(address: str, question: Any) -> Any:

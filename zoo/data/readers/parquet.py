@@ -16,10 +16,12 @@ import numpy as np
 from PIL import Image
 
 from zoo.data.base import Dataset, file_state
+from zoo.data.labels import encode_labels
 from zoo.data.reader import PathReader
-from zoo.data.readers.folder import SPLIT_FOLDERS, first_file, visible
-from zoo.errors import DataError
+from zoo.data.readers.folder import first_file
+from zoo.data.tree import SPLIT_WORDS, visible
 from zoo.device import workers
+from zoo.errors import DataError
 from zoo.preprocessing.picture import decode
 
 IMAGE_NAMES = ("image", "img", "images", "png", "jpg", "jpeg", "webp", "picture", "photo")
@@ -85,7 +87,7 @@ def parquet_splits(address: Path) -> dict[str, list[str]]:
     splits: dict[str, list[str]] = {}
     for file in files:
         words = re.split(r"[-_./\\]", os.path.relpath(file, base).lower())
-        named = [SPLIT_FOLDERS[word] for word in words if word in SPLIT_FOLDERS]
+        named = [SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS]
         splits.setdefault(named[-1] if named else "all", []).append(file)
     if len(splits) > 1 and "all" in splits:
         raise DataError(
@@ -105,10 +107,7 @@ def open_parquet(address: Path, split: str) -> BytesImages:
     files = splits[split]
     columns = find_columns(_open(files[0]).schema_arrow, str(address))
     groups = _row_groups(files, columns)
-    labels, names = None, ()
-    if columns.label is not None:
-        values = {name: _column(paths, columns.label) for name, paths in splits.items()}
-        labels, names = encode_labels(values, split, columns.class_names, str(address))
+    labels, names = encode_labels(_label_columns(address, splits), split, columns.class_names, str(address))
     starts = [start for start, _, _ in groups]
     rows = sum(_open(file).metadata.num_rows for file in files)
 
@@ -117,6 +116,21 @@ def open_parquet(address: Path, split: str) -> BytesImages:
         return _read_group(file, os.stat(file).st_mtime_ns, group, columns.image, columns.nested)[row - start].as_py()
 
     return BytesImages(Path(address).stem, split, rows, labels, names, fetch, files)
+
+
+def has_labels(address: Path) -> bool:
+    """Whether any split has a label for its samples."""
+    columns = _label_columns(address, parquet_splits(address))
+    return any(column is not None and any(v not in (None, -1) for v in column) for column in columns.values())
+
+
+def _label_columns(address: Path, splits: dict[str, list[str]]) -> dict[str, list[Any] | None]:
+    """split -> its label column, None where its files have none."""
+    found = {}
+    for name, files in splits.items():
+        label = find_columns(_open(files[0]).schema_arrow, str(address)).label
+        found[name] = None if label is None else _column(files, label)
+    return found
 
 
 def find_columns(schema: Any, where: str) -> Columns:
@@ -149,32 +163,6 @@ def find_columns(schema: Any, where: str) -> Columns:
     label = min(labels, key=lambda name: _rank(name, LABEL_NAMES)) if labels else None
     names = tuple(features.get(label, {}).get("names") or ()) if label else ()
     return Columns(image, struct(image), label, names)
-
-
-def encode_labels(
-    values: dict[str, list[Any]], split: str, class_names: Sequence[str], where: str
-) -> tuple[np.ndarray | None, tuple[str, ...]]:
-    """Labels of `split` as `(N,)` int64 and the class names, from the label column of every split.
-
-    Text becomes the index in the sorted names of all splits. A split labelled -1 throughout has no labels.
-
-    Raises:
-        DataError: nulls, or labels that are neither whole numbers nor text.
-    """
-    chosen = values[split]
-    if any(value is None for value in chosen):
-        raise DataError(f"{where}, split {split!r}: {sum(v is None for v in chosen)} labels are null; drop those rows")
-    if all(isinstance(value, str) for value in chosen):
-        names = tuple(sorted({v for column in values.values() for v in column if v is not None}))
-        index = {name: i for i, name in enumerate(names)}
-        return np.array([index[value] for value in chosen], dtype=np.int64), names
-    if not all(isinstance(value, int) for value in chosen):
-        raise DataError(f"{where}: labels must be whole numbers or text, got {type(chosen[0]).__name__}")
-    labels = np.array(chosen, dtype=np.int64)
-    if (labels == -1).all():
-        return None, ()
-    top = max(v for column in values.values() for v in column if v is not None)
-    return labels, tuple(class_names) or tuple(str(i) for i in range(top + 1))
 
 
 def _rank(name: str, known: Sequence[str]) -> int:
@@ -242,6 +230,7 @@ class Parquet(PathReader):
     """A Parquet file, or a folder whose first data file is one."""
 
     example = "a .parquet file or a folder of them"
+    takes = ("test_share", "seed")
 
     @classmethod
     def fits(cls, path: Path) -> bool:
@@ -250,6 +239,9 @@ class Parquet(PathReader):
 
     def splits(self) -> list[str]:
         return list(parquet_splits(self.path))
+
+    def divisible(self) -> bool:
+        return has_labels(self.path)
 
     def open(self, split: str) -> BytesImages:
         return open_parquet(self.path, split)

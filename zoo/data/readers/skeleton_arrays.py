@@ -14,19 +14,15 @@ The `.npz` holds, without any pickle:
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from zoo.data.base import Dataset
 from zoo.data.reader import PathReader
 from zoo.data.readers.pyskl import BY_JOINTS
 from zoo.data.readers.restricted_pickle import load_plain
 from zoo.data.skeletons import ArraySkeletons, LazySkeletons
 from zoo.errors import DataError
-from zoo.files import replacing
 from zoo.preprocessing.joints import LAYOUTS, layout
 
 #: What the authors of the ST-GCN family append to a set's name, longest first.

@@ -239,6 +239,10 @@ class TorchvisionSets(NameReader):
 
     example = "a torchvision name such as 'CIFAR10'"
     names = tuple(SOURCES)
+    takes = ("test_share", "seed")
+
+    def divisible(self) -> bool:
+        return True
 
     def splits(self) -> list[str]:
         return SOURCES[self.address.text].names

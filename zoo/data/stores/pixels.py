@@ -132,6 +132,4 @@ def _refuse_corrupt(dataset: Dataset, corrupt: list[str]) -> None:
 
 def _no_room(folder: Path, needed: int) -> DataError:
     free = shutil.disk_usage(folder).free
-    return DataError(
-        f"no room for the pixel cache in {folder}: {needed:,} bytes needed, {free:,} free; {_FIX}"
-    )
+    return DataError(f"no room for the pixel cache in {folder}: {needed:,} bytes needed, {free:,} free; {_FIX}")
