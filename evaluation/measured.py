@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,9 @@ from evaluation.metrics import with_intervals
 from evaluation.paired import Scores, difference, pooled, scores_of, spread
 from evaluation.protocols.base import Protocol
 from zoo.checkpoint.results import Metric, Result, Versus
+
+#: What a reader must know where groups are known but the test split holds one.
+ONE_GROUP = "all test samples belong to one group (such as a person): intervals say nothing of other groups"
 
 
 @dataclass
@@ -57,7 +60,10 @@ def table_rows(
         headline: the metric of the field where something is classified; None outside suites.
         limit: stored among the settings. shared: fields that all rows have.
     """
-    rows = []
+    rows, notes = [], ()
+    if test.groups is not None and len(np.unique(test.groups)) < 2:
+        # One group has no spread to measure; the samples' own is all there is.
+        test, notes = replace(test, groups=None), (ONE_GROUP,)
     for subject, collected in found.items():
         for key, measured in collected.items():
             others = {name: each[key] for name, each in found.items() if name != subject and key in each}
@@ -70,7 +76,7 @@ def table_rows(
                     settings=measured.outcomes[0].settings | measured.protocol.recorded() | {"limit": limit},
                     chosen=_chosen(measured.outcomes),
                     seed=measured.protocol.seed,
-                    warnings=tuple(dict.fromkeys(w for outcome in measured.outcomes for w in outcome.warnings)),
+                    warnings=(*dict.fromkeys(w for outcome in measured.outcomes for w in outcome.warnings), *notes),
                     seconds=round(measured.seconds, 2),
                     **_numbers(measured, test),
                     **shared,
@@ -131,8 +137,8 @@ def _chosen(outcomes: Sequence[Outcome]) -> dict[str, Any]:
 
 
 def _fitting(groups: np.ndarray | None, scores: Scores) -> np.ndarray | None:
-    """The groups, where the metric is over the test samples; some protocols judge other samples."""
-    return groups if groups is not None and scores.values.shape[-1] == len(groups) else None
+    """The groups, where the metric is over the test samples; some protocols judge something else."""
+    return groups if scores.of_test_samples else None
 
 
 def _spanned(metrics: Sequence[Metric]) -> Metric:
