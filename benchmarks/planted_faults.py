@@ -16,10 +16,10 @@ import json
 from collections.abc import Callable
 
 import numpy as np
+from evaluation.console import stages
 from PIL import Image, ImageEnhance, ImageOps
 
 import zoo
-from evaluation.console import stages
 from evaluation.evaluate import limited
 from evaluation.look.duplicates import near_duplicates, thumbnails_of
 from evaluation.look.labels import check_labels
