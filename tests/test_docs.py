@@ -70,6 +70,8 @@ def run_command(line: str) -> None:
         if words[0] == "python":
             zoo.cli.parse("train", words[3:])
             return
+    if words[0] == "zoo" and words[1] in ("train", "probe"):  # the same under another name
+        words = ["python", "-m", {"train": "training", "probe": "evaluation"}[words[1]], *words[2:]]
     if words[:3] == ["python", "-m", "training"]:
         tiny = [*TINY[:1], "batch_size=64", "data.limit=300"] if words[3].endswith(".yaml") else TINY
         assert training.__main__.main([*words[3:], *tiny]) == 0, line

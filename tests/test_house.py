@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("zoo", "training", "evaluation", "benchmarks")
 #: Inside `zoo`, from the top to the bottom: a module may import those below it, and those of its own line.
 FLOORS = (
-    ("zoo.cli", "zoo.commands", "zoo.console", "zoo.__main__"),
+    ("zoo.cli", "zoo.__main__"),
     ("zoo.commands",),
     ("zoo.console",),
     ("zoo.publish", "zoo.interop", "zoo.sklearn"),

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from zoo.data.labels import class_indices
 from zoo.errors import DataError, UnknownNameError, nearest
 from zoo.files import disk_errors, replacing, write_whole
 
@@ -173,8 +174,10 @@ def load(path: Path) -> dict[str, Any]:
         features, labels = record["features"], record["labels"]
         if features.ndim != 2 or len(features) != len(record["keys"]):
             raise ValueError(f"features of shape {features.shape} for {len(record['keys'])} keys")
-        if labels is not None and len(labels) != len(features):
-            raise ValueError(f"{len(labels)} labels for {len(features)} features")
+        if labels is not None:
+            labels = record["labels"] = class_indices(labels, "its split")
+            if len(labels) != len(features):
+                raise ValueError(f"{len(labels)} labels for {len(features)} features")
     except ImportError:
         raise
     except Exception as error:  # numpy, zipfile and pyarrow each raise their own kinds on damaged files
@@ -216,7 +219,7 @@ def _read_npy(path: Path) -> dict[str, Any]:
     features = np.load(path, mmap_mode="r", allow_pickle=False)
     if rows != len(features):
         raise ValueError(f"{len(features)} rows, its sidecar says {rows}")
-    return record | {"features": features, "labels": None if labels is None else np.array(labels, dtype=np.int64)}
+    return record | {"features": features, "labels": None if labels is None else np.array(labels)}
 
 
 def pyarrow_modules() -> tuple[Any, Any]:
