@@ -16,8 +16,9 @@ class StaticServer:
     """Serves `folder`. `faults` maps a file name to a fault, `requests` is what came in.
 
     Faults: "404", "429", "500", "403" (status), "429:SECONDS" (with Retry-After), "once:503" (then well),
-    "truncated", "tampered", "huge", "silent" (no answer), "trickle" (a byte at a time), "moved" (another
-    host), "beside" (a redirect within the host), "garbage" (not HTTP).
+    "truncated", "tampered", "huge", "silent" (no answer), "trickle" (a byte at a time), "tail" (so after the first
+    half), "headers" (so before the body), "moved" (another host), "beside" (a redirect within the host), "garbage"
+    (not HTTP).
     """
 
     def __init__(self, folder: Path) -> None:
@@ -72,13 +73,21 @@ class StaticServer:
             content = content[:-1] + bytes([content[-1] ^ 1])
         if fault == "huge":
             content += bytes(1 << 21)
+        if fault == "headers":
+            for byte in b"HTTP/1.0 200 OK\r\n" + b"X-Slow: 1\r\n" * 40:
+                handler.wfile.write(bytes([byte]))
+                if self.closing.wait(0.02):
+                    return
         handler.send_response(200)
         if fault != "huge":
             handler.send_header("Content-Length", str(len(content)))
         handler.end_headers()
         if fault == "truncated":
             content = content[: len(content) // 2]
-        if fault == "trickle":
+        if fault == "tail":
+            handler.wfile.write(content[: len(content) // 2])
+            content = content[len(content) // 2 :]
+        if fault in ("trickle", "tail"):
             for byte in content[:200]:
                 handler.wfile.write(bytes([byte]))
                 self.closing.wait(0.02)

@@ -17,6 +17,7 @@ from tests.zoo.checkpoints import results_for, same_weights, write_small
 from tests.zoo.test_verification import command
 from zoo.checkpoint import download as fetch
 from zoo.checkpoint.config import read_config
+from zoo.checkpoint.connections import is_loopback
 from zoo.checkpoint.opening import fetch_weights, open_source
 from zoo.checkpoint.sources import Access, Source
 from zoo.errors import CheckpointError, ConfigError, HubError, UnknownNameError
@@ -151,14 +152,60 @@ def test_tampered_config(server, load):
         load()
 
 
-@pytest.mark.parametrize("fault", ["silent", "trickle"])
-def test_slow_hosts_are_given_up(server, load, fault, monkeypatch):
-    monkeypatch.setattr(fetch, "TIMEOUT", 0.3)
-    monkeypatch.setattr(fetch, "PATIENCE", 0.3)
-    monkeypatch.setattr(fetch, "ATTEMPTS", 1)
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("silent", "no answer within|no whole answer"),
+        ("trickle", "slower than"),
+        ("tail", "slower than"),
+        ("headers", "no whole answer within"),
+    ],
+)
+def test_slow_hosts_are_given_up(server, load, fault, said, monkeypatch):
+    """A byte now and then keeps a socket's timeout from ever passing: before the body, in it and near its end."""
+    for name, value in {"TIMEOUT": 5.0, "PATIENCE": 0.3, "HEADERS": 0.5, "ATTEMPTS": 1, "SLOWEST": 1 << 20}.items():
+        monkeypatch.setattr(fetch, name, value)
     server.faults["model.safetensors"] = fault
-    with pytest.raises(HubError, match=r"no answer within|slower than"):
+    with pytest.raises(HubError, match=said):
         load()
+
+
+@pytest.mark.parametrize("fault", ["500", "503", "silent"])
+def test_a_cached_checkpoint_loads_while_its_host_fails(server, load, pristine, fault, monkeypatch):
+    for name, value in {"TIMEOUT": 0.3, "HEADERS": 0.3, "ATTEMPTS": 1}.items():
+        monkeypatch.setattr(fetch, name, value)
+    load()
+    server.faults["config.json"] = fault
+    with pytest.warns(UserWarning, match=r"HF_HUB_OFFLINE=1; the copy in the cache is used"):
+        assert same_weights(load(), zoo.load(f"local-dir:{pristine}"))
+    server.faults["config.json"] = "404"
+    with pytest.raises(HubError, match="does not exist"):
+        load()
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["127.0.0.1", "127.1", "0.0.0.0", "2130706433", "0x7f000001", "0177.0.0.1", "[::1]", "[::]", "[::ffff:127.0.0.1]",
+     "[::ffff:7f00:1]", "localhost", "a.localhost"],
+)  # fmt: skip
+def test_this_machine_by_any_name(host):
+    assert is_loopback(f"https://{host}/c")
+
+
+def test_a_name_that_leads_to_this_machine_is_refused_at_the_connection(server, tmp_path, pristine, monkeypatch):
+    """What counts is where the connection ends, not what the name said when it was looked at."""
+    wanted = read_config(pristine).weights
+    url = server.url.replace("127.0.0.1", "rebound.invalid")
+    real = socket.getaddrinfo
+
+    def rebound(host, *rest, **named):
+        return real("127.0.0.1" if host == "rebound.invalid" else host, *rest, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", rebound)
+    assert is_loopback(url, resolve=True) and not is_loopback("https://example.com/c")
+    with pytest.raises(HubError, match="may not point to this machine"):
+        fetch.download(f"{url}/c/model.safetensors", tmp_path / "w", wanted.bytes, wanted.sha256, foreign=True)
+    assert server.requests == [] and not (tmp_path / "w").exists()
 
 
 def test_down(tmp_path, waits):

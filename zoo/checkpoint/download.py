@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import email.utils
 import hashlib
 import http.client
-import ipaddress
 import os
 import re
 import time
@@ -17,21 +15,29 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from zoo.checkpoint.connections import Watch, is_loopback
 from zoo.errors import CheckpointError, HubError, UnknownNameError
 from zoo.files import locked, remove_leftovers, replacing
 
 ATTEMPTS = 3
 #: Seconds without a byte before an attempt is given up.
 TIMEOUT = 10.0
-#: After `PATIENCE` seconds, an answer slower than this many bytes a second is given up.
+#: Seconds until the headers must be whole, redirects and handshakes included.
+HEADERS = 30.0
+#: An answer that brings fewer bytes a second than this over any `PATIENCE` seconds is given up.
 SLOWEST, PATIENCE = 2048, 20.0
 #: Longest wait that a host may ask for with Retry-After.
 LONGEST_WAIT = 30.0
 _CHUNK = 1 << 16
+_LATE = "no whole answer within {:g} s"
 
 
 class NotFound(HubError):
     """The host answers that it has no such file."""
+
+
+class Unavailable(HubError):
+    """The host cannot be reached or fails now; a cached copy is as good as it was."""
 
 
 class _Again(Exception):
@@ -40,16 +46,6 @@ class _Again(Exception):
     def __init__(self, message: str, wait: float | None = None) -> None:
         super().__init__(message)
         self.wait = wait
-
-
-def is_loopback(url: str) -> bool:
-    """Whether the host of `url` is this machine."""
-    host = urllib.parse.urlsplit(url).hostname or ""
-    if host == "localhost":
-        return True
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return False
 
 
 def check_url(url: str) -> str:
@@ -89,8 +85,10 @@ def read(url: str, limit: int) -> bytes:
     return _try(url, attempt)
 
 
-def download(url: str, path: Path, size: int, sha256: str) -> Path:
+def download(url: str, path: Path, size: int, sha256: str, *, foreign: bool = False) -> Path:
     """Fetch `url` to `path`, which appears only once size and sha256 are right; one process fetches, others wait.
+
+    `foreign`: the address came from a file of others, so it may not lead to this machine.
 
     Raises:
         HubError: the host cannot be reached or does not hold it.
@@ -100,7 +98,7 @@ def download(url: str, path: Path, size: int, sha256: str) -> Path:
     def attempt() -> None:
         digest, received = hashlib.sha256(), 0
         with replacing(path, HubError) as temporary, temporary.open("wb") as file:
-            for chunk in _stream(url, size):
+            for chunk in _stream(url, size, foreign):
                 digest.update(chunk)
                 received += len(chunk)
                 file.write(chunk)
@@ -133,20 +131,28 @@ def _try(url: str, attempt: Any) -> Any:
             wait = 0.5 * 2 ** (ATTEMPTS - left - 1) if error.wait is None else error.wait
             if left == 0 or wait > LONGEST_WAIT:
                 later = f"; it asks to wait {wait:.0f} s" if error.wait else ""
-                raise HubError(f"{url} could not be fetched: {error}{later}; try again later or use a mirror") from None
+                raise Unavailable(
+                    f"{url} could not be fetched: {error}{later}; try again later, use a mirror, or a cached copy with "
+                    "HF_HUB_OFFLINE=1"
+                ) from None
             time.sleep(wait)
     raise AssertionError("unreachable")
 
 
-def _stream(url: str, limit: int) -> Iterator[bytes]:
+def _stream(url: str, limit: int, foreign: bool = False) -> Iterator[bytes]:
     from zoo import __version__
 
     request = urllib.request.Request(
         url, headers={"User-Agent": f"encoder-zoo/{__version__}", "Accept-Encoding": "identity"}
     )
-    started, received = time.monotonic(), 0
+    received = 0
+    watch = Watch(HEADERS, foreign)
     try:
-        with urllib.request.build_opener(_SameHost).open(request, timeout=TIMEOUT) as response:
+        with watch, watch.opener(_SameHost()).open(request, timeout=TIMEOUT) as response:
+            watch.begun()
+            if watch.expired:  # headers that were cut off may look whole
+                raise _Again(_LATE.format(HEADERS))
+            since, had = time.monotonic(), 0
             length = int(response.headers.get("Content-Length") or -1)
             if length > limit:
                 raise HubError(f"{url} announces {length} bytes, at most {limit} are expected; is it a checkpoint?")
@@ -155,15 +161,21 @@ def _stream(url: str, limit: int) -> Iterator[bytes]:
                 if received > limit:
                     raise HubError(f"{url} sends more than {limit} bytes, as many as are expected; is it a checkpoint?")
                 yield chunk
-                passed = time.monotonic() - started
-                if passed > PATIENCE and received < SLOWEST * passed:
-                    raise _Again(f"slower than {SLOWEST} bytes a second")
+                passed = time.monotonic() - since
+                if passed > PATIENCE:
+                    if received - had < SLOWEST * passed:
+                        raise _Again(f"slower than {SLOWEST} bytes a second")
+                    since, had = time.monotonic(), received
             if received < length:
                 raise _Again(f"sent {received} of {length} bytes")
     except urllib.error.HTTPError as error:
         raise _refused(url, error) from None
     except (http.client.HTTPException, TimeoutError, urllib.error.URLError, ConnectionError, ValueError) as error:
         reason = getattr(error, "reason", error)
+        if watch.expired:
+            raise _Again(_LATE.format(HEADERS)) from None
+        if isinstance(reason, HubError):
+            raise reason from None
         if isinstance(reason, TimeoutError):
             raise _Again(f"no answer within {TIMEOUT:g} s") from None
         # http.client repeats what a broken server sent.

@@ -81,6 +81,8 @@ class Dataset:
     layout: str = ""
     home: str | None = None
     _report: Report | None = None
+    #: What the file system said of the files when the fingerprint was taken; None where no file is read.
+    _fingerprinted: str | None = None
 
     def __init__(
         self,
@@ -143,7 +145,7 @@ class Dataset:
 
         Files that have not changed since the last time are not read again.
         """
-        state = self._state()
+        state = self._fingerprinted = self._state()
         if state is None:
             return self._fingerprint()
         index = cache_root() / "fingerprints" / state
@@ -151,8 +153,25 @@ class Dataset:
         if known is not None:
             return known
         value = self._fingerprint()
+        self._refuse_changes()
         write_cache(index, value.encode())
         return value
+
+    def check_unchanged(self) -> None:
+        """See that the files are still those that `fingerprint` was taken of; call it after reading them.
+
+        Raises:
+            DataError: one was replaced meanwhile, so the fingerprint does not vouch for what was read.
+        """
+        if "fingerprint" in vars(self):
+            self._refuse_changes()
+
+    def _refuse_changes(self) -> None:
+        if self._fingerprinted is not None and self._state() != self._fingerprinted:
+            raise DataError(
+                f"{self.name}, split {self.split!r}: files were replaced while they were read; open the dataset again "
+                "when nothing writes to it"
+            )
 
     def _state(self) -> str | None:
         """Hash that changes whenever the content may have changed, cheap to get; None if there is none."""
@@ -318,6 +337,10 @@ class Joined(Dataset):
         head = "encoder-zoo joined 1\n" + "\n".join(part.fingerprint for part in self.parts)
         return hashlib.sha256(head.encode()).hexdigest()
 
+    def check_unchanged(self) -> None:
+        for part in self.parts:
+            part.check_unchanged()
+
 
 class Subset(Dataset):
     """The samples of `parent` at `indices`, in that order. A subset of a subset refers to the first parent.
@@ -351,6 +374,9 @@ class Subset(Dataset):
         indices = np.ascontiguousarray(self.indices, dtype="<i8")
         head = b"encoder-zoo subset 1\n" + self.parent.fingerprint.encode()
         return hashlib.sha256(head + indices.tobytes()).hexdigest()
+
+    def check_unchanged(self) -> None:
+        self.parent.check_unchanged()
 
 
 def _checked(indices: np.ndarray, size: int) -> np.ndarray:

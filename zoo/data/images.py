@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from zoo.data.base import Dataset, FileDataset
+from zoo.data.base import Dataset, FileDataset, file_state
 from zoo.errors import InputError
 from zoo.preprocessing.picture import CHANNELS, decode, file_bytes, is_tensor, to_rgb
 
@@ -68,6 +68,7 @@ class ImageSequence(Dataset):
     def fingerprint(self) -> str:
         """sha256 (hex) over the content of every picture: a file by its bytes, anything else by what it shows."""
         digest = hashlib.sha256()
+        self._fingerprinted = self._state()
         for index in range(len(self)):
             item = self.images[index]
             if isinstance(item, (str, os.PathLike)):
@@ -79,6 +80,12 @@ class ImageSequence(Dataset):
                 content, kind = shown.tobytes(), f"rgb{shown.size}"
             digest.update(f"{kind} {len(content)};".encode() + content)
         return digest.hexdigest()
+
+    def _state(self) -> str | None:
+        if is_tensor(self.images) or (isinstance(self.images, np.ndarray) and self._is_numeric()):
+            return None
+        files = [os.fspath(item) for item in self.images if isinstance(item, (str, os.PathLike))]
+        return file_state(files, [""] * len(files)) if files else None
 
 
 def _checked(images: Any) -> Any:

@@ -69,6 +69,7 @@ def extract(
     """
     run = _start(encoder, dataset, batch_size, device, precision, workers, progress, layers, pool)
     if out is None:
+        run.origin  # noqa: B018  (what the table vouches for is fixed before anything is read)
         return run.table(run.in_memory())
     return extract_to(run, feature_path(out), resume)
 

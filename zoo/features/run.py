@@ -163,9 +163,13 @@ class Run:
         return block
 
     def table(self, features: np.ndarray, origin: str = "") -> FeatureTable:
-        """`features` with everything that is known about them."""
+        """`features` with everything that is known about them.
+
+        Raises:
+            DataError: files were replaced while they were read.
+        """
         data = self.data
-        return FeatureTable(
+        table = FeatureTable(
             features,
             None if data.labels is None else np.asarray(data.labels, dtype=np.int64),
             list(data.keys),
@@ -179,6 +183,8 @@ class Run:
             origin=origin or self.origin,
             columns=self.columns,
         )
+        data.check_unchanged()
+        return table
 
     @cached_property
     def encoder_sha256(self) -> str:

@@ -196,7 +196,11 @@ def _is_finished(run: Run, path: Path) -> bool:
 
 
 def _finish(run: Run, part: PartFile, origin: str) -> None:
-    table = run.table(np.load(part.part, mmap_mode="r", allow_pickle=False), origin)
+    try:
+        table = run.table(np.load(part.part, mmap_mode="r", allow_pickle=False), origin)
+    except DataError:  # rows of files that were replaced must not be taken up again
+        part.discard()
+        raise
     if part.path.suffix == ".npy":
         part.finish()
         save_sidecar(table, part.path)
