@@ -24,6 +24,7 @@ from evaluation.evaluate import limited
 from evaluation.look.duplicates import near_duplicates, thumbnails_of
 from evaluation.look.labels import check_labels
 from evaluation.look.outliers import outliers
+from zoo.console import stages
 from zoo.data.base import Dataset
 from zoo.data.images import ImageSequence
 from zoo.features.extract import embed

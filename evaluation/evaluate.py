@@ -19,6 +19,7 @@ from evaluation.protocols import PROTOCOLS, protocol
 from evaluation.protocols.base import Progress, Protocol
 from zoo.checkpoint.results import DataRecord, Metric, Result, Versus
 from zoo.data.base import Dataset, Joined
+from zoo.data.labels import class_indices
 from zoo.data.pairs import check_pair
 from zoo.data.splits import at_most
 from zoo.encoder import Encoder
@@ -93,6 +94,9 @@ def evaluate(
         raise UnknownNameError(f"no protocol was given; known: {', '.join(PROTOCOLS)}")
     options = {"seed": seed, "precision": precision, "device": device, "progress": progress}
     chosen = [protocol(name, (settings or {}).get(name), **options) for name in protocols]
+    for part in filter(None, (train, test, validation)):
+        if part.labels is not None:  # said before the features are computed, not after
+            class_indices(part.labels, f"{part.name}/{part.split}")
     if initialisations < 1:
         raise DataError(f"the untrained network needs at least 1 initialisation, got {initialisations}")
     if (
@@ -149,12 +153,11 @@ def evaluate(
         for subject, collected in found.items()
         for key, measured in collected.items()
     ]
-    predicted = {
-        measured.protocol.name: outcome.predicted
-        for measured in found["encoder"].values()
-        for outcome in measured.outcomes
-        if outcome.predicted is not None and outcome.predicted.ndim == 1
-    }
+    predicted: dict[str, np.ndarray] = {}
+    for measured in found["encoder"].values():
+        answers = measured.outcomes[0].predicted
+        if answers is not None and answers.ndim == 1:
+            predicted.setdefault(measured.protocol.name, answers)
     return Evaluation(tuple(rows), *own, train, test, encoder, predicted)
 
 
@@ -251,7 +254,7 @@ def _features(
     progress: Progress | None,
 ) -> Features:
     assert dataset.labels is not None
-    labels = np.asarray(dataset.labels, dtype=np.int64)
+    labels = class_indices(dataset.labels, f"{dataset.name}/{dataset.split}")
     if subject == "raw":
         return Features(floor_features.raw(network, dataset), labels, dataset, groups=groups_of(dataset))
     advance = None

@@ -108,16 +108,6 @@ def mcnemar(right: np.ndarray, other: np.ndarray) -> float:
     return 1.0 if won + lost == 0 else float(binomtest(won, won + lost).pvalue)
 
 
-def holm(p: Sequence[float]) -> list[float]:
-    """P-values corrected for several comparisons (Holm 1979), in the order given."""
-    order = np.argsort(p, kind="stable")
-    adjusted, largest = [0.0] * len(p), 0.0
-    for rank, index in enumerate(order.tolist()):
-        largest = max(largest, min(1.0, (len(p) - rank) * p[index]))
-        adjusted[index] = largest
-    return adjusted
-
-
 def spread(scores: Scores) -> tuple[float, ...]:
     """The metric of each initialisation."""
     return tuple(_mean(each, scores.classes) for each in scores.values.mean(axis=1))

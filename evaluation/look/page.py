@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from evaluation.look.duplicates import THRESHOLD, split_numbers
 from evaluation.look.labels import FOLDS
 from evaluation.look.outliers import LIMIT
-from evaluation.look.run import Look
 from evaluation.report.drawing import class_name
 from evaluation.report.maps import COLOURS
 from evaluation.report.page import TEMPLATES
 from evaluation.report.pictures import SPRITE, sprite, tile_uri
 from zoo.files import write_whole
+
+if TYPE_CHECKING:
+    from evaluation.look.run import Look
 
 #: How many groups, pictures of a group, outliers, pictures of a cluster, suspected labels the page shows.
 GROUPS, MEMBERS, OUTLIERS, NEAREST, SUSPECTS = 24, 6, 24, 10, 36

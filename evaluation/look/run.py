@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from evaluation.evaluate import limited
+from evaluation.frozen import unit
 from evaluation.look.clusters import Clusters, clusters
 from evaluation.look.duplicates import Duplicates, near_duplicates, thumbnails_of
 from evaluation.look.labels import LabelCheck, Overlap, check_labels, overlaps
 from evaluation.look.outliers import Outliers, outliers
 from evaluation.look.statistics import Covering, Spectrum, covering, spectrum
-from evaluation.report.drawing import unit
 from evaluation.report.maps import Places, map_places
 from zoo.data.base import Dataset
 from zoo.encoder import Encoder

@@ -11,7 +11,8 @@ import numpy as np
 from evaluation.frozen import unit
 from evaluation.report.drawing import FAINT, TEXT, Figure, canvas, class_name, png, style
 from evaluation.report.neighbours import nearest_neighbours
-from evaluation.report.verdict import group_title, groups, subject_title
+from evaluation.report.verdict import group_title
+from zoo.checkpoint.judging import groups, subject_title
 from zoo.checkpoint.results import Result
 from zoo.errors import DataError
 

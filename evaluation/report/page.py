@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from evaluation.protocols import describe, protocol_title
 from evaluation.report.tables import CAPTION, HEADERS, lines
-from evaluation.report.verdict import groups, verdict
+from evaluation.report.verdict import verdict
+from zoo.checkpoint.judging import groups
 from zoo.checkpoint.results import Result, setting_text
 from zoo.files import write_whole
 from zoo.text import page_text

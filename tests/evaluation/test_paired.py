@@ -8,8 +8,9 @@ from scipy import stats
 
 from evaluation.evaluate import evaluate
 from evaluation.frozen import Outcome
-from evaluation.paired import Scores, difference, holm, mcnemar, pooled, scores_of, spread
+from evaluation.paired import Scores, difference, mcnemar, pooled, scores_of, spread
 from tests.zoo.checkpoints import write_small
+from zoo.checkpoint.judging import holm
 from zoo.checkpoint.loading import load
 from zoo.checkpoint.results import Result
 from zoo.data.addresses import open_dataset

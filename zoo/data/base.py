@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from zoo.data.labels import class_indices
 from zoo.device import chunks_in_order
 from zoo.errors import DataError
 from zoo.files import cache_root, write_cache
@@ -64,6 +65,8 @@ class Dataset:
         licence: terms of use as the source states them, or "unknown".
         groups: what samples have in common beyond their class: kind (`"person"`, `"camera"`, `"setup"`) -> `(N,)`
             int64. Empty where the reader knows of none.
+        home: the place within which `keys` name samples across splits; None where the same key in two splits means
+            two samples.
         layout: joint names of skeletons, one of `zoo.preprocessing.joints.LAYOUTS`; empty for images.
     """
 
@@ -76,6 +79,7 @@ class Dataset:
     licence: str = "unknown"
     groups: Mapping[str, np.ndarray] = {}
     layout: str = ""
+    home: str | None = None
     _report: Report | None = None
 
     def __init__(
@@ -91,7 +95,7 @@ class Dataset:
         if len(keys) == 0:
             raise DataError(f"{name}, split {split!r}, holds no {NOUNS[self.modality][0]}")
         self.name, self.split, self.keys, self.licence = name, split, keys, licence
-        self.labels = None if labels is None else np.asarray(labels, dtype=np.int64)
+        self.labels = None if labels is None else class_indices(labels, f"{name}, split {split!r}")
         self.class_names = () if labels is None else tuple(class_names)
         self.groups = {kind: np.asarray(values, dtype=np.int64) for kind, values in (groups or {}).items()}
         if self.labels is not None:
@@ -188,7 +192,7 @@ def _check_labels(dataset: Dataset) -> None:
     labels, classes = dataset.labels, len(dataset.class_names)
     if labels.shape != (len(dataset.keys),):
         raise DataError(f"{dataset.name}: {len(dataset.keys)} samples but labels of shape {labels.shape}")
-    if labels.min() < 0 or labels.max() >= classes:
+    if labels.max() >= classes:
         raise DataError(
             f"{dataset.name}, split {dataset.split!r}: labels lie in {labels.min()}..{labels.max()}, "
             f"expected 0..{classes - 1} for its {classes} class names"

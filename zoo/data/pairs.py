@@ -79,7 +79,7 @@ def _origins(data: Dataset) -> Sequence[tuple[str, str]]:
         return [origin for part in data.parts for origin in _origins(part)]
     if isinstance(data, FileDataset):
         return [("file", os.path.realpath(path)) for path in data.paths]
-    return [(f"{data.name}/{data.split}", key) for key in data.keys]
+    return [(data.home or f"{data.name}/{data.split}", key) for key in data.keys]
 
 
 def _some(names: Sequence[str] | set[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -18,8 +19,9 @@ import torch
 from zoo.data.base import Dataset
 from zoo.data.images import ImageSequence
 from zoo.device import autocast_dtype, device_for, resolve_precision, workers_beside
-from zoo.encoder import Encoder
+from zoo.encoder import LAST_LAYER, Encoder
 from zoo.errors import DataError, InputError
+from zoo.features.pooling import Pool, check_pool, columns, pooled
 from zoo.features.reading import Batch, read_batches
 from zoo.features.table import FeatureTable
 
@@ -67,6 +69,22 @@ class Run:
     precision: str
     workers: int
     progress: Callable[[int, int], None] | None
+    layers: tuple[str, ...] = ()
+    pool: Pool = "mean"
+
+    @cached_property
+    def columns(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        """Name and shape of each column group; empty for the encoder's own features."""
+        if not self.layers:
+            return ()
+        place = next((p.device for p in self.encoder.parameters()), torch.device("cpu"))
+        with _prepared(self.encoder, place):
+            return columns(self.encoder, self.layers, self.pool)
+
+    @cached_property
+    def width(self) -> int:
+        """Columns of the table."""
+        return sum(math.prod(shape) for _, shape in self.columns) if self.layers else self.encoder.num_features
 
     @property
     def batches(self) -> int:
@@ -106,7 +124,7 @@ class Run:
 
     def in_memory(self) -> np.ndarray:
         """All features as one array."""
-        features = np.empty((len(self.data), self.encoder.num_features), dtype=np.float32)
+        features = np.empty((len(self.data), self.width), dtype=np.float32)
 
         def store(batch: int, block: np.ndarray) -> None:
             features[batch * self.batch_size :][: len(block)] = block
@@ -125,11 +143,15 @@ class Run:
             x, lengths = transform.normalise(pixels.to(self.device, non_blocking=True)), None
         dtype = autocast_dtype(self.precision, self.device)
         with torch.autocast(self.device.type, dtype) if dtype is not None else nullcontext():
+            if self.layers:
+                found = self.encoder.intermediates(x, self.layers)
+                parts = [pooled(found[name], self.pool, self.encoder.name).flatten(1) for name in self.layers]
+                return torch.cat(parts, dim=1)
             return self.encoder(x) if lengths is None else self.encoder(x, lengths)
 
     def _fetch(self, batch: int, features: torch.Tensor) -> np.ndarray:
         block = features.float().cpu().numpy()
-        wanted = (len(self.span(batch)), self.encoder.num_features)
+        wanted = (len(self.span(batch)), self.width)
         if block.shape != wanted:
             raise InputError(f"{self.encoder.name} gave features of shape {block.shape}, expected {wanted}")
         bad = np.flatnonzero(~np.isfinite(block).all(axis=1))
@@ -155,6 +177,7 @@ class Run:
             encoder_sha256=self.encoder_sha256,
             precision=self.precision,
             origin=origin or self.origin,
+            columns=self.columns,
         )
 
     @cached_property
@@ -173,8 +196,10 @@ class Run:
             "dataset": self.data.fingerprint,
             "precision": self.precision,
             "batch_size": self.batch_size,
-            "shape": [len(self.data), self.encoder.num_features],
+            "shape": [len(self.data), self.width],
         }
+        if self.layers:  # the features of before keep their hash
+            parts |= {"layers": list(self.layers), "pool": self.pool}
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -186,6 +211,8 @@ def _start(
     precision: str,
     workers: int | None,
     progress: Callable[[int, int], None] | None,
+    layers: Sequence[str] | None = None,
+    pool: Pool | None = None,
 ) -> Run:
     data = as_dataset(dataset, encoder.modality)
     if batch_size < 1:
@@ -198,7 +225,15 @@ def _start(
         warnings.warn(f"{encoder.name} was in training mode; its features are extracted in eval mode", stacklevel=3)
     device = device_for(encoder, device)
     precision = resolve_precision(precision, device)
-    return Run(encoder, data, batch_size, device, precision, workers or workers_beside(device), progress)
+    asked = (LAST_LAYER,) if layers is None and pool is not None else layers
+    chosen = tuple(dict.fromkeys(asked or ()))
+    if layers is not None and not chosen:
+        raise InputError(f"layers is empty; name some of {', '.join(encoder.layers)}")
+    if chosen:
+        check_pool(pool or "mean")
+        encoder.check_layers(chosen)
+    threads = workers or workers_beside(device)
+    return Run(encoder, data, batch_size, device, precision, threads, progress, chosen, pool or "mean")
 
 
 @contextmanager
