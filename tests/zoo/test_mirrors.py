@@ -222,7 +222,7 @@ def test_other_machines(host, monkeypatch):
         fetch.check_url(f"http://{host}/c")
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1", "127.9.9.9", "0.0.0.0"])
+@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0"])
 def test_a_name_that_leads_here_is_hung_up_before_a_byte_is_sent(server, load, monkeypatch, address):
     """What a config.json from the network names is judged by where it leads, at the moment of connecting."""
     port = int(server.url.rpartition(":")[2])

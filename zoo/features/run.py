@@ -91,6 +91,7 @@ class Run:
                 self.progress(done, total)
 
         waiting = None
+        self.data.check_unchanged()
         with (
             _prepared(self.encoder, self.device),
             closing(read_batches(self.data, transform, spans, self.workers)) as stream,
@@ -103,6 +104,7 @@ class Run:
                 waiting = queued
             if waiting is not None:
                 finish(*waiting)
+        self.data.check_unchanged()
 
     def in_memory(self) -> np.ndarray:
         """All features as one array."""
