@@ -138,6 +138,7 @@ class Run:
                 self.progress(done, total)
 
         waiting = None
+        self.data.check_unchanged()
         with (
             _prepared(self.encoder, self.device),
             closing(read_batches(self.data, transform, spans, self.workers)) as stream,
@@ -150,6 +151,7 @@ class Run:
                 waiting = queued
             if waiting is not None:
                 finish(*waiting)
+        self.data.check_unchanged()
 
     def in_memory(self) -> np.ndarray:
         """All features as one array."""
@@ -215,7 +217,6 @@ class Run:
             origin=origin or self.origin,
             columns=self.columns,
         )
-        data.check_unchanged()
         return table
 
     @cached_property
