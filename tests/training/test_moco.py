@@ -188,7 +188,7 @@ def test_momentum_encoder_follows_parameters_only():
         torch.testing.assert_close(k, 0.9 * o + 0.1 * q)
     for name, buffer in method.key_encoder.named_buffers():
         assert torch.equal(buffer, buffers[name])
-    own, other = method.encoder.layers[1].running_mean, method.key_encoder.encoder.layers[1].running_mean
+    own, other = method.encoder.network[1].running_mean, method.key_encoder.encoder.network[1].running_mean
     assert not torch.equal(own, other) and other.abs().max() > 0
 
 
@@ -362,7 +362,7 @@ class SmallEncoder(TinyEncoder):
         layers: list[nn.Module] = []
         for inputs, outputs, stride in [(3, 16, 1), (16, 32, 2), (32, 32, 2)]:
             layers += [nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
-        self.layers = nn.Sequential(*layers[:-1])
+        self.network = nn.Sequential(*layers[:-1])
 
 
 @pytest.mark.parametrize("config", [{}, {"symmetric": True}, {"negatives": "batch_and_queue"}])
