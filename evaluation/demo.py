@@ -56,7 +56,7 @@ def default_data(modality: str) -> str:
 
 
 #: Trains the encoder at an address further on the pictures of a split, without labels; gives the new address, and
-#: whether the training reached its end. Called as `adapt(encoder, dataset address, split, limit, folder)`.
+#: whether the training reached its end. Called as `adapt(encoder, dataset address, split, samples, folder)`.
 Adapt = Callable[[str, str, str, int, Path], tuple[str, bool]]
 
 
@@ -122,7 +122,7 @@ def run(
         f"report with nearest neighbours and a map: [bold]{shown(report)}[/] ({time.monotonic() - started:.0f} s)"
     )
     if adapt is not None and train.modality == "image":
-        report = _adapted(adapt, encoder, data, before, limit, out, lambda address: probed(address, False), picture)
+        report = _adapted(adapt, encoder, data, before, out, lambda address: probed(address, False), picture)
     elif train.modality == "skeleton":
         console.print("Adapting is shown with images only; `zoo train --list` names the recipes for skeletons.")
     console.print(
@@ -137,7 +137,6 @@ def _adapted(
     encoder: str,
     data: str,
     before: Evaluation,
-    limit: int,
     out: Path,
     probed: Callable[[str], Evaluation],
     picture: Path | None,
@@ -146,7 +145,7 @@ def _adapted(
     console, started = output(), time.monotonic()
     split: Dataset = before.train_data
     console.print(f"2. adapt it to the {len(split):,} training pictures, without their labels")
-    address, finished = adapt(encoder, data, split.split, limit, out / "adapted" / "run")
+    address, finished = adapt(encoder, data, split.split, len(split), out / "adapted" / "run")
     if not finished:
         console.print("This machine is slow: adapting was stopped early, so less is gained than it could be.")
     console.print(f"   {time.monotonic() - started:.0f} s; 3. probe again")

@@ -10,6 +10,7 @@ import numpy as np
 
 from zoo.checkpoint.results import Metric
 from zoo.data.base import Dataset
+from zoo.data.labels import class_indices
 from zoo.data.splits import held_out
 from zoo.encoder import Encoder
 from zoo.errors import DataError
@@ -56,7 +57,7 @@ class Features:
 
     Attributes:
         features: `(N, D)` float32, maybe a memory map.
-        labels: `(N,)` int64 class indices.
+        labels: `(N,)` class indices of any integer dtype; kept as int64. Raises DataError if they are none.
         dataset: the samples themselves, for protocols that train the network; None where only features are known.
         network: what made the features; None for raw input.
         groups: `(N,)` int64, samples that are alike beyond their class (see `groups_of`); None where that is unknown.
@@ -67,6 +68,10 @@ class Features:
     dataset: Dataset | None = None
     network: Encoder | None = None
     groups: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if self.labels is not None:  # `check` says what is missing then
+            object.__setattr__(self, "labels", class_indices(self.labels, "a split"))
 
     def take(self, indices: np.ndarray) -> Features:
         """Some of the samples, without the dataset behind them."""
@@ -90,6 +95,8 @@ class Outcome:
         settings: what tells several outcomes of one protocol apart, such as `{"labels": "5 %"}`.
         samples: metric -> `(M,)` values whose mean it is, one for each sample that is judged, NaN for a sample that
             takes no part. Of the same samples for every encoder, so that encoders can be compared in pairs.
+        of_test_samples: `samples` are those of the test split in its order, so that its groups are theirs; False where
+            a protocol judges something else, such as episodes.
     """
 
     predicted: np.ndarray | None
@@ -98,6 +105,7 @@ class Outcome:
     metrics: dict[str, Metric] = field(default_factory=dict)
     settings: dict[str, str] = field(default_factory=dict)
     samples: dict[str, np.ndarray] = field(default_factory=dict)
+    of_test_samples: bool = True
 
 
 def check(train: Features, test: Features) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from evaluation.protocols.base import Progress, Protocol
 from evaluation.protocols.finetune_batches import inputs_of
 from zoo.architectures.single_pixel import strided_on_one_pixel
 from zoo.data.base import Dataset
+from zoo.data.labels import class_indices
 from zoo.data.splits import held_out
 from zoo.device import autocast_dtype, check_device, local_device, resolve_precision
 from zoo.encoder import Encoder
@@ -228,7 +229,7 @@ class FineTuner(Protocol[FineTuneV1]):
 def _checked(train: Dataset) -> np.ndarray:
     if train.labels is None:
         raise DataError(f"{train.name} has no labels; fine-tuning needs them (class folders give labels)")
-    labels = np.asarray(train.labels, dtype=np.int64)
+    labels = class_indices(train.labels, f"{train.name}, {train.split}")
     if len(np.unique(labels)) < 2:
         raise DataError(f"{train.name}, {train.split}: one class only; fine-tuning needs at least two")
     return labels

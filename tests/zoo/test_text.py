@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import unicodedata
 from html import unescape
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from markdown_it import MarkdownIt
+from rich.text import Text as TextOf
 
 from tests.zoo.checkpoints import record, results_for, write_small
 from tests.zoo.test_cli import root, zoo_command  # noqa: F401  (fixtures)
 from zoo.checkpoint.config import parse_config
 from zoo.checkpoint.results import Claim, Difference, parse_results
-from zoo.cli import progress_bar
+from zoo.console import shown, stages
 from zoo.errors import DataWarning, HubError, ZooError
+from zoo.publish import card as card_module
 from zoo.publish.card import essentials, render_card
 from zoo.publish.site import write_site
 from zoo.text import clipped, code_block, code_span, markdown, printable
@@ -140,7 +143,11 @@ def markup(card: str) -> list[tuple[str, str, str]]:
 def test_a_card_has_the_same_markup_whatever_the_words_are(written, plain, text):
     card = render_card(*hostile(written, text))
     assert markup(card) == plain[1]
-    assert not {"html_inline", "html_block", "image", "strikethrough"} & {kind for kind, _, _ in plain[1]}
+    kinds = [kind for kind, _, _ in plain[1]]
+    assert not {"html_inline", "strikethrough"} & set(kinds)
+    # The template's own: folding parts, and the picture of the results.
+    template = (Path(card_module.__file__).parent / "templates" / "card.md").read_text()
+    assert kinds.count("image") == 1 and kinds.count("html_block") <= 2 * template.count("<details>") + 2
     shown = MarkdownIt("commonmark").enable("table").render(card.split("---\n", 2)[2])
     assert " ".join(text.split()) in " ".join(unescape(shown).split()), "the words themselves are shown as they are"
 
@@ -191,14 +198,17 @@ def test_list_and_show_survive_every_title(written, tmp_path, monkeypatch, zoo_c
             assert command == "show" or len(out.splitlines()) < 10
 
 
-def test_progress_takes_a_name_as_it_is():
-    with progress_bar("extracting [/x] \x1b[2J") as advance:
-        advance(1, 2)
+def test_progress_takes_a_name_as_it_is(capsys):
+    assert TextOf.from_markup(shown("extracting [/x] \x1b[2J")).plain == "extracting [/x] \\x1b[2J"
+    with stages() as advance:
+        advance("extracting [/x] \x1b[2J", 1, 2)
+    assert not acts(capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("kind", [ZooError, HubError, DataWarning])
 def test_every_message_is_one_line_of_bounded_length(kind):
     assert str(kind("a\x1b[2J\nb")) == r"a\x1b[2J\nb"
+    assert str(kind("all of these:\n  a\x1b\n  b\r")) == "all of these:\n  a\\x1b\n  b\\r", "an indented list stays"
     assert 3000 < len(str(kind("x" * 10_000_000))) < 4100
     assert str(kind()) == ""
 

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from zoo.data.labels import class_indices
 from zoo.device import chunks_in_order
-from zoo.errors import DataError
+from zoo.errors import ChangedError, DataError
 from zoo.files import cache_root, write_cache
 
 #: What one sample of a modality is called.
@@ -64,6 +65,8 @@ class Dataset:
         licence: terms of use as the source states them, or "unknown".
         groups: what samples have in common beyond their class: kind (`"person"`, `"camera"`, `"setup"`) -> `(N,)`
             int64. Empty where the reader knows of none.
+        home: the place within which `keys` name samples across splits; None where the same key in two splits means
+            two samples.
         layout: joint names of skeletons, one of `zoo.preprocessing.joints.LAYOUTS`; empty for images.
     """
 
@@ -76,6 +79,7 @@ class Dataset:
     licence: str = "unknown"
     groups: Mapping[str, np.ndarray] = {}
     layout: str = ""
+    home: str | None = None
     _report: Report | None = None
 
     def __init__(
@@ -91,7 +95,7 @@ class Dataset:
         if len(keys) == 0:
             raise DataError(f"{name}, split {split!r}, holds no {NOUNS[self.modality][0]}")
         self.name, self.split, self.keys, self.licence = name, split, keys, licence
-        self.labels = None if labels is None else np.asarray(labels, dtype=np.int64)
+        self.labels = None if labels is None else class_indices(labels, f"{name}, split {split!r}")
         self.class_names = () if labels is None else tuple(class_names)
         self.groups = {kind: np.asarray(values, dtype=np.int64) for kind, values in (groups or {}).items()}
         if self.labels is not None:
@@ -139,7 +143,7 @@ class Dataset:
 
         Files that have not changed since the last time are not read again.
         """
-        state = self._state()
+        state = self._first_state
         if state is None:
             return self._fingerprint()
         index = cache_root() / "fingerprints" / state
@@ -147,8 +151,28 @@ class Dataset:
         if known is not None:
             return known
         value = self._fingerprint()
+        self.check_unchanged()
         write_cache(index, value.encode())
         return value
+
+    @cached_property
+    def _first_state(self) -> str | None:
+        return self._state()
+
+    def check_unchanged(self) -> None:
+        """Compare the files with what they were at the first call, or when the fingerprint was taken.
+
+        Called before samples are read and after, so that a fingerprint vouches for the very samples that were read.
+
+        Raises:
+            ChangedError: a file was replaced or written to meanwhile. DataError: it was removed.
+        """
+        first = self._first_state
+        if first is not None and self._state() != first:
+            raise ChangedError(
+                f"files of {self.name}, split {self.split!r}, changed while they were read; wait until nothing writes "
+                "to them, and open the dataset again"
+            )
 
     def _state(self) -> str | None:
         """Hash that changes whenever the content may have changed, cheap to get; None if there is none."""
@@ -188,7 +212,7 @@ def _check_labels(dataset: Dataset) -> None:
     labels, classes = dataset.labels, len(dataset.class_names)
     if labels.shape != (len(dataset.keys),):
         raise DataError(f"{dataset.name}: {len(dataset.keys)} samples but labels of shape {labels.shape}")
-    if labels.min() < 0 or labels.max() >= classes:
+    if labels.max() >= classes:
         raise DataError(
             f"{dataset.name}, split {dataset.split!r}: labels lie in {labels.min()}..{labels.max()}, "
             f"expected 0..{classes - 1} for its {classes} class names"
@@ -268,6 +292,9 @@ class Remaining(Dataset):
     def content(self, index: int) -> bytes:
         return self.parent.content(int(self.indices[index]))
 
+    def check_unchanged(self) -> None:
+        self.parent.check_unchanged()
+
     def _state(self) -> str | None:
         state = self.parent._state()
         kept = np.ascontiguousarray(self.indices, dtype="<i8").tobytes()
@@ -314,6 +341,10 @@ class Joined(Dataset):
         head = "encoder-zoo joined 1\n" + "\n".join(part.fingerprint for part in self.parts)
         return hashlib.sha256(head.encode()).hexdigest()
 
+    def check_unchanged(self) -> None:
+        for part in self.parts:
+            part.check_unchanged()
+
 
 class Subset(Dataset):
     """The samples of `parent` at `indices`, in that order. A subset of a subset refers to the first parent.
@@ -347,6 +378,9 @@ class Subset(Dataset):
         indices = np.ascontiguousarray(self.indices, dtype="<i8")
         head = b"encoder-zoo subset 1\n" + self.parent.fingerprint.encode()
         return hashlib.sha256(head + indices.tobytes()).hexdigest()
+
+    def check_unchanged(self) -> None:
+        self.parent.check_unchanged()
 
 
 def _checked(indices: np.ndarray, size: int) -> np.ndarray:

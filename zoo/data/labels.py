@@ -104,3 +104,36 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float):  # a column of numbers with gaps is stored as floats
         return None if value != value else int(value) if value.is_integer() else value
     return class_name(value) if isinstance(value, str) else value
+
+
+#: Class indices count from 0, so that a table per class has as many rows: no data set comes near this.
+MOST_CLASSES = 1 << 20
+
+
+def class_indices(labels: Any, source: str) -> np.ndarray:
+    """Labels that are class indices already, as `(N,)` int64.
+
+    Args:
+        labels: whole numbers of any integer dtype, from 0 on.
+        source: names them in errors.
+
+    Raises:
+        DataError: another shape, floats (NaN among them), text, negative numbers, or an index that no data set has.
+    """
+    found = np.asarray(labels)
+    if found.ndim != 1:
+        raise DataError(f"{source}: labels must be one number per sample, got shape {found.shape}")
+    if not len(found):
+        return found.astype(np.int64)
+    if found.dtype.kind not in "iu":
+        raise DataError(
+            f"{source}: labels must be whole numbers, got {found.dtype} (first: {str(found[0])[:40]}); "
+            "number the classes from 0, as np.unique(labels, return_inverse=True)[1] does"
+        )
+    low, high = int(found.min()), int(found.max())
+    if low < 0 or high >= MOST_CLASSES:
+        raise DataError(
+            f"{source}: labels lie in {low}..{high}, expected 0..{MOST_CLASSES - 1}; number the classes from 0, as "
+            "np.unique(labels, return_inverse=True)[1] does, and leave samples without a class out"
+        )
+    return found.astype(np.int64)

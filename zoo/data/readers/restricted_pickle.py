@@ -1,20 +1,24 @@
 """Annotation files of pyskl, mmaction2 and ST-GCN exist only as pickles. This reads them without running code.
 
-The one place of the zoo that touches pickle. A pickle is a program: every callable it names passes `find_class`,
-and here that gives nothing but the builders below. They stand in for NumPy's own, whose `__setstate__` trusts
-what it is given: shape, dtype and bytes are checked against each other before an array is made.
+The one place of the zoo that touches pickle. A pickle is a program: `scan` looks at its opcodes before any is run, and
+every callable it names passes `find_class`, which here gives nothing but the builders below. They stand in for NumPy's
+own, whose `__setstate__` trusts what it is given: shape, dtype and bytes are checked against each other before an
+array is made. The opcode BUILD would set attributes of a plain function; a builder has none that can be set.
 """
 
 from __future__ import annotations
 
 import math
+import mmap
 import pickle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from zoo.data.readers.pickle_scan import scan
 from zoo.errors import DataError
+from zoo.text import clipped
 
 #: Larger files are refused: NTU-120's annotations have about 2 GB.
 MAX_BYTES = 8 << 30
@@ -31,7 +35,7 @@ class _Dtype:
             raise pickle.UnpicklingError("a dtype of an unexpected kind")
         self.is_object = code in ("O", "O8")
         self.dtype = np.dtype(np.uint8) if self.is_object else np.dtype(code)
-        if self.dtype.kind not in KINDS:
+        if self.dtype.kind not in KINDS or not self.dtype.itemsize:
             raise pickle.UnpicklingError(f"arrays of dtype {code!r}")
 
     def __setstate__(self, state: Any) -> None:
@@ -57,7 +61,8 @@ def _array(data: Any, kind: Any, shape: Any, order: Any = "C") -> Any:
     if (
         not isinstance(kind, _Dtype)
         or not isinstance(shape, tuple)
-        or not all(type(n) is int and n >= 0 for n in shape)
+        or len(shape) > MAX_DEPTH
+        or not all(type(n) is int and 0 <= n <= MAX_BYTES for n in shape)
     ):
         raise pickle.UnpicklingError("an array in an unexpected form")
     if kind.is_object:
@@ -100,24 +105,50 @@ def _no_bytes(*arguments: Any) -> bytes:
     return b""
 
 
+def _mapping(pairs: Any = ()) -> dict[Any, Any]:
+    """An OrderedDict: empty, and filled later, or in Python 2 with a list of pairs."""
+    for pair in pairs:
+        if not isinstance(pair, list | tuple) or len(pair) != 2 or not isinstance(pair[0], str | bytes | int):
+            raise pickle.UnpicklingError("a dict in an unexpected form")
+    return dict(pairs)
+
+
+class _Builder:
+    """A function that a pickle may call and nothing in it can change."""
+
+    __slots__ = ("make",)
+
+    def __init__(self, make: Any) -> None:
+        object.__setattr__(self, "make", make)
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self.make(*arguments)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise pickle.UnpicklingError(f"it tries to change what {name} is")
+
+    def __setstate__(self, state: Any) -> None:
+        raise pickle.UnpicklingError("it tries to change how arrays are made")
+
+
 #: What a file may name -> what it gets. `numpy.ndarray` only ever occurs as an argument, so it need not be callable.
 _BUILDERS: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): "ndarray",
-    ("numpy", "dtype"): _Dtype,
-    ("collections", "OrderedDict"): dict,
-    ("_codecs", "encode"): _encode,
-    ("__builtin__", "bytes"): _no_bytes,
+    ("numpy", "dtype"): _Builder(_Dtype),
+    ("collections", "OrderedDict"): _Builder(_mapping),
+    ("_codecs", "encode"): _Builder(_encode),
+    ("__builtin__", "bytes"): _Builder(_no_bytes),
 }
 for _core in ("numpy.core", "numpy._core"):
-    _BUILDERS[f"{_core}.multiarray", "_reconstruct"] = _reconstruct
-    _BUILDERS[f"{_core}.multiarray", "scalar"] = _scalar
-    _BUILDERS[f"{_core}.numeric", "_frombuffer"] = _from_buffer
+    _BUILDERS[f"{_core}.multiarray", "_reconstruct"] = _Builder(_reconstruct)
+    _BUILDERS[f"{_core}.multiarray", "scalar"] = _Builder(_scalar)
+    _BUILDERS[f"{_core}.numeric", "_frombuffer"] = _Builder(_from_buffer)
 
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _BUILDERS:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+            raise pickle.UnpicklingError(f"it asks for {clipped(module)}.{clipped(name)}")
         return _BUILDERS[module, name]
 
 
@@ -130,16 +161,17 @@ def load_plain(path: Path) -> Any:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise DataError(f"{path} has more than {MAX_BYTES:,} bytes; expected an annotation file")
-        with open(path, "rb") as file:
-            return _plain(_Unpickler(file, encoding="latin1").load(), {}, 0)
+        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            scan(data)
+            return _plain(_Unpickler(data, encoding="latin1").load(), {}, 0)
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror})") from None
     except DataError:
         raise
     except Exception as error:  # a damaged pickle raises a dozen types
         raise DataError(
-            f"{path} is refused: {error or type(error).__name__}. Only arrays and plain containers are read, as in "
-            "pyskl's *_3danno.pkl; bring other data as .npz (see zoo.data.readers.skeleton_arrays)"
+            f"{path} is refused: {clipped(error, 200) or type(error).__name__}. Only arrays and plain containers are "
+            "read, as in pyskl's *_3danno.pkl; bring other data as .npz (see zoo.data.readers.skeleton_arrays)"
         ) from None
 
 
