@@ -273,8 +273,8 @@ def _whole(uniform: Tensor, count: Tensor | int) -> Tensor:
 
 
 def _side(uniform: Tensor, fractions: tuple[float, float], side: int, largest: bool = True) -> Tensor:
-    """Whole sides between the two fractions of `side`, at least 1 pixel; the larger one only with `largest`, or if there
-    is no other."""
+    """Whole sides between the two fractions of `side`, at least 1 pixel; the larger one only with `largest`, or where
+    there is no other."""
     low, high = (max(1, min(side, int(f * side))) for f in fractions)
     high = high if largest else max(low, high - 1)
     return low + _whole(uniform, high - low + 1)
