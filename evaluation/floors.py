@@ -31,7 +31,9 @@ def untrained(encoder: Encoder, seed: int = 0) -> Encoder:
         DataError: the encoder does not say how it was built.
     """
     if encoder.config is None:
-        raise DataError("an untrained baseline needs a loaded checkpoint: this one has no config; pass floors=False")
+        raise DataError(
+            "the untrained baseline needs a loaded checkpoint: this encoder has no config; pass floors=False"
+        )
     architecture: Architecture = encoder.config.architecture
     state = torch.get_rng_state()
     try:
