@@ -16,9 +16,9 @@ class StaticServer:
     """Serves `folder`. `faults` maps a file name to a fault, `requests` is what came in.
 
     Faults: "404", "429", "500", "403" (status), "429:SECONDS" (with Retry-After), "once:503" (then well),
-    "truncated", "tampered", "huge", "silent" (no answer), "trickle" (a byte at a time), "tail" (so after the first
-    half), "headers" (so before the body), "moved" (another host), "beside" (a redirect within the host), "garbage"
-    (not HTTP).
+    "truncated", "tampered", "huge", "silent" (no answer), "trickle" (a byte at a time), "moved" (another
+    host), "beside" (a redirect within the host), "garbage" (not HTTP), "slow-headers" (a header line at a time),
+    "late-trickle" (well, but for the last bytes), "endless-redirect" (with a body without end).
     """
 
     def __init__(self, folder: Path) -> None:
@@ -63,6 +63,14 @@ class StaticServer:
             handler.end_headers()
         elif fault == "silent":
             self.closing.wait(20)
+        elif fault == "slow-headers":
+            handler.wfile.write(b"HTTP/1.0 200 OK\r\n")
+            while not self.closing.wait(0.02):
+                handler.wfile.write(b"X: y\r\n"[:1])
+        elif fault == "endless-redirect":
+            handler.wfile.write(f"HTTP/1.0 302 Found\r\nLocation: /c/beside-{name}\r\n\r\n".encode())
+            while not self.closing.is_set():
+                handler.wfile.write(bytes(1 << 16))
         elif fault == "garbage":
             handler.wfile.write(b"\x00\x01\x02 this is no HTTP\r\n\r\n")
         else:
@@ -73,25 +81,21 @@ class StaticServer:
             content = content[:-1] + bytes([content[-1] ^ 1])
         if fault == "huge":
             content += bytes(1 << 21)
-        if fault == "headers":
-            for byte in b"HTTP/1.0 200 OK\r\n" + b"X-Slow: 1\r\n" * 40:
-                handler.wfile.write(bytes([byte]))
-                if self.closing.wait(0.02):
-                    return
         handler.send_response(200)
         if fault != "huge":
             handler.send_header("Content-Length", str(len(content)))
         handler.end_headers()
         if fault == "truncated":
             content = content[: len(content) // 2]
-        if fault == "tail":
-            handler.wfile.write(content[: len(content) // 2])
-            content = content[len(content) // 2 :]
-        if fault in ("trickle", "tail"):
+        if fault == "trickle":
             for byte in content[:200]:
                 handler.wfile.write(bytes([byte]))
                 self.closing.wait(0.02)
             return
+        if fault == "late-trickle":
+            handler.wfile.write(content[:-200])
+            while not self.closing.wait(0.02):
+                handler.wfile.write(content[-1:])
         handler.wfile.write(content)
 
 

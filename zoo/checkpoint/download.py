@@ -15,21 +15,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from zoo.checkpoint.connections import Watch, is_loopback
+from zoo.checkpoint.connection import TIMEOUT, Pace, Slow, is_loopback, opener
 from zoo.errors import CheckpointError, HubError, UnknownNameError
 from zoo.files import locked, remove_leftovers, replacing
+from zoo.text import clipped
 
 ATTEMPTS = 3
-#: Seconds without a byte before an attempt is given up.
-TIMEOUT = 10.0
-#: Seconds until the headers must be whole, redirects and handshakes included.
-HEADERS = 30.0
-#: An answer that brings fewer bytes a second than this over any `PATIENCE` seconds is given up.
-SLOWEST, PATIENCE = 2048, 20.0
 #: Longest wait that a host may ask for with Retry-After.
 LONGEST_WAIT = 30.0
 _CHUNK = 1 << 16
-_LATE = "no whole answer within {:g} s"
 
 
 class NotFound(HubError):
@@ -37,7 +31,7 @@ class NotFound(HubError):
 
 
 class Unavailable(HubError):
-    """The host cannot be reached or fails now; a cached copy is as good as it was."""
+    """The host does not answer, or says that it cannot now; the file may well be there."""
 
 
 class _Again(Exception):
@@ -85,10 +79,11 @@ def read(url: str, limit: int) -> bytes:
     return _try(url, attempt)
 
 
-def download(url: str, path: Path, size: int, sha256: str, *, foreign: bool = False) -> Path:
+def download(url: str, path: Path, size: int, sha256: str, *, allow_here: bool = True) -> Path:
     """Fetch `url` to `path`, which appears only once size and sha256 are right; one process fetches, others wait.
 
-    `foreign`: the address came from a file of others, so it may not lead to this machine.
+    Args:
+        allow_here: whether the host may be this machine, under whatever name.
 
     Raises:
         HubError: the host cannot be reached or does not hold it.
@@ -98,7 +93,7 @@ def download(url: str, path: Path, size: int, sha256: str, *, foreign: bool = Fa
     def attempt() -> None:
         digest, received = hashlib.sha256(), 0
         with replacing(path, HubError) as temporary, temporary.open("wb") as file:
-            for chunk in _stream(url, size, foreign):
+            for chunk in _stream(url, size, allow_here):
                 digest.update(chunk)
                 received += len(chunk)
                 file.write(chunk)
@@ -132,27 +127,22 @@ def _try(url: str, attempt: Any) -> Any:
             if left == 0 or wait > LONGEST_WAIT:
                 later = f"; it asks to wait {wait:.0f} s" if error.wait else ""
                 raise Unavailable(
-                    f"{url} could not be fetched: {error}{later}; try again later, use a mirror, or a cached copy with "
-                    "HF_HUB_OFFLINE=1"
+                    f"{url} could not be fetched: {error}{later}; try again later or use a mirror"
                 ) from None
             time.sleep(wait)
     raise AssertionError("unreachable")
 
 
-def _stream(url: str, limit: int, foreign: bool = False) -> Iterator[bytes]:
+def _stream(url: str, limit: int, allow_here: bool = True) -> Iterator[bytes]:
     from zoo import __version__
 
     request = urllib.request.Request(
         url, headers={"User-Agent": f"encoder-zoo/{__version__}", "Accept-Encoding": "identity"}
     )
-    received = 0
-    watch = Watch(HEADERS, foreign)
+    pace, received = Pace(limit), 0
     try:
-        with watch, watch.opener(_SameHost()).open(request, timeout=TIMEOUT) as response:
-            watch.begun()
-            if watch.expired:  # headers that were cut off may look whole
-                raise _Again(_LATE.format(HEADERS))
-            since, had = time.monotonic(), 0
+        with opener(pace, _SameHost, allow_here=allow_here).open(request, timeout=TIMEOUT) as response:
+            pace.begin_body()
             length = int(response.headers.get("Content-Length") or -1)
             if length > limit:
                 raise HubError(f"{url} announces {length} bytes, at most {limit} are expected; is it a checkpoint?")
@@ -161,25 +151,18 @@ def _stream(url: str, limit: int, foreign: bool = False) -> Iterator[bytes]:
                 if received > limit:
                     raise HubError(f"{url} sends more than {limit} bytes, as many as are expected; is it a checkpoint?")
                 yield chunk
-                passed = time.monotonic() - since
-                if passed > PATIENCE:
-                    if received - had < SLOWEST * passed:
-                        raise _Again(f"slower than {SLOWEST} bytes a second")
-                    since, had = time.monotonic(), received
             if received < length:
                 raise _Again(f"sent {received} of {length} bytes")
+    except Slow as error:
+        raise _Again(str(error)) from None
     except urllib.error.HTTPError as error:
         raise _refused(url, error) from None
     except (http.client.HTTPException, TimeoutError, urllib.error.URLError, ConnectionError, ValueError) as error:
         reason = getattr(error, "reason", error)
-        if watch.expired:
-            raise _Again(_LATE.format(HEADERS)) from None
-        if isinstance(reason, HubError):
-            raise reason from None
         if isinstance(reason, TimeoutError):
             raise _Again(f"no answer within {TIMEOUT:g} s") from None
         # http.client repeats what a broken server sent.
-        said = " ".join("".join(c if c.isprintable() else " " for c in str(reason)).split())[:200]
+        said = clipped(" ".join(str(reason).split()), 200)
         raise _Again(f"{type(reason).__name__}: {said or 'the connection broke'}") from None
 
 
@@ -212,7 +195,7 @@ class _SameHost(urllib.request.HTTPRedirectHandler):
         before, after = urllib.parse.urlsplit(req.full_url), urllib.parse.urlsplit(newurl)
         if (before.scheme, before.netloc) != (after.scheme, after.netloc):
             raise HubError(
-                f"{req.full_url} redirects to another host, {after.scheme}://{after.netloc}; "
+                f"{req.full_url} redirects to another host, {clipped(f'{after.scheme}://{after.netloc}', 200)}; "
                 "load from there if you trust it"
             )
         return super().redirect_request(req, fp, code, msg, headers, newurl)

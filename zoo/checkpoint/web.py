@@ -10,20 +10,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zoo.checkpoint.config import MAX_CONFIG_BYTES, Weights, parse_config
-from zoo.checkpoint.connections import is_loopback
+from zoo.checkpoint.connection import is_loopback
 from zoo.checkpoint.download import NotFound, Unavailable, check_url, download, is_whole, read
 from zoo.checkpoint.sources import MAX_EXTRA_BYTES, Access, Source
 from zoo.errors import CheckpointError, HubError, UnknownNameError
-from zoo.files import cache_root, make_folder, write_whole
+from zoo.files import cache_root, write_cache
 
 
 @dataclass(frozen=True)
 class WebSource(Source):
-    """A checkpoint folder at a URL, such as `zoo mirror` lays out."""
+    """A checkpoint folder at a URL, such as `zoo mirror` lays out.
+
+    `allow_here`: whether the host may be this machine; not for a mirror that a config.json from elsewhere names.
+    """
 
     url: str
-    #: The URL came from a file of others, so it may not lead to this machine.
-    foreign: bool = False
+    allow_here: bool = True
 
     @property
     def remote(self) -> bool:
@@ -37,7 +39,7 @@ class WebSource(Source):
         if self.access.local_files_only or offline():
             raise HubError(f"{self.url}: {wanted.file} is not in the cache, and the network is off")
         path = _weights_path(self.access, wanted)
-        return download(f"{self.url}/{wanted.file}", path, wanted.bytes, wanted.sha256, foreign=self.foreign)
+        return download(f"{self.url}/{wanted.file}", path, wanted.bytes, wanted.sha256, allow_here=self.allow_here)
 
     def extra(self, name: str) -> bytes | None:
         """A small file beside them, None if the host has none. Raises HubError."""
@@ -92,11 +94,11 @@ def _config(url: str, access: Access, pinned: str) -> bytes:
     except Unavailable as error:
         if cached is None:
             raise
-        warnings.warn(f"{error}; the copy in the cache is used", stacklevel=2)
+        warnings.warn(f"{error}. The cached one is used; HF_HUB_OFFLINE=1 does so without asking", stacklevel=2)
         return cached
     parse_config(text, url)
     if text != cached:
-        write_whole(make_folder(path.parent) / path.name, text)
+        write_cache(path, text)
     return text
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from zoo.data.labels import class_indices
 from zoo.device import chunks_in_order
-from zoo.errors import DataError
+from zoo.errors import ChangedError, DataError
 from zoo.files import cache_root, write_cache
 
 #: What one sample of a modality is called.
@@ -81,8 +81,6 @@ class Dataset:
     layout: str = ""
     home: str | None = None
     _report: Report | None = None
-    #: What the file system said of the files when the fingerprint was taken; None where no file is read.
-    _fingerprinted: str | None = None
 
     def __init__(
         self,
@@ -145,7 +143,7 @@ class Dataset:
 
         Files that have not changed since the last time are not read again.
         """
-        state = self._fingerprinted = self._state()
+        state = self._first_state
         if state is None:
             return self._fingerprint()
         index = cache_root() / "fingerprints" / state
@@ -153,24 +151,27 @@ class Dataset:
         if known is not None:
             return known
         value = self._fingerprint()
-        self._refuse_changes()
+        self.check_unchanged()
         write_cache(index, value.encode())
         return value
 
+    @cached_property
+    def _first_state(self) -> str | None:
+        return self._state()
+
     def check_unchanged(self) -> None:
-        """See that the files are still those that `fingerprint` was taken of; call it after reading them.
+        """Compare the files with what they were at the first call, or when the fingerprint was taken.
+
+        Called before samples are read and after, so that a fingerprint vouches for the very samples that were read.
 
         Raises:
-            DataError: one was replaced meanwhile, so the fingerprint does not vouch for what was read.
+            ChangedError: a file was replaced or written to meanwhile. DataError: it was removed.
         """
-        if "fingerprint" in vars(self):
-            self._refuse_changes()
-
-    def _refuse_changes(self) -> None:
-        if self._fingerprinted is not None and self._state() != self._fingerprinted:
-            raise DataError(
-                f"{self.name}, split {self.split!r}: files were replaced while they were read; open the dataset again "
-                "when nothing writes to it"
+        first = self._first_state
+        if first is not None and self._state() != first:
+            raise ChangedError(
+                f"files of {self.name}, split {self.split!r}, changed while they were read; wait until nothing writes "
+                "to them, and open the dataset again"
             )
 
     def _state(self) -> str | None:
@@ -290,6 +291,9 @@ class Remaining(Dataset):
 
     def content(self, index: int) -> bytes:
         return self.parent.content(int(self.indices[index]))
+
+    def check_unchanged(self) -> None:
+        self.parent.check_unchanged()
 
     def _state(self) -> str | None:
         state = self.parent._state()

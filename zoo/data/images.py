@@ -64,11 +64,17 @@ class ImageSequence(Dataset):
             return image
         return decode(file_bytes(image), os.fspath(image))
 
+    def _state(self) -> str | None:
+        if not isinstance(self.images, Sequence):
+            return None
+        paths = [os.fspath(x) for x in self.images if isinstance(x, (str, os.PathLike))]
+        return file_state(paths, [""] * len(paths)) if paths else None
+
     @cached_property
     def fingerprint(self) -> str:
         """sha256 (hex) over the content of every picture: a file by its bytes, anything else by what it shows."""
+        self.check_unchanged()
         digest = hashlib.sha256()
-        self._fingerprinted = self._state()
         for index in range(len(self)):
             item = self.images[index]
             if isinstance(item, (str, os.PathLike)):
@@ -79,6 +85,7 @@ class ImageSequence(Dataset):
                 shown = to_rgb(item)
                 content, kind = shown.tobytes(), f"rgb{shown.size}"
             digest.update(f"{kind} {len(content)};".encode() + content)
+        self.check_unchanged()
         return digest.hexdigest()
 
     def _state(self) -> str | None:
