@@ -16,7 +16,6 @@ import json
 from collections.abc import Callable
 
 import numpy as np
-from evaluation.console import stages
 from PIL import Image, ImageEnhance, ImageOps
 
 import zoo
