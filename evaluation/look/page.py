@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from evaluation.look.run import Look
 
 #: How many groups, pictures of a group, outliers, pictures of a cluster, suspected labels the page shows.
-GROUPS, MEMBERS, OUTLIERS, NEAREST, SUSPECTS = 24, 6, 24, 10, 36
+GROUPS, MEMBERS, OUTLIERS, NEAREST, SUSPECTS = 24, 9, 27, 9, 36
 
 
 def write(found: Look, folder: str | Path) -> Path:
@@ -57,7 +57,7 @@ def render(found: Look) -> str:
         threshold=THRESHOLD,
         outliers=_outliers(found),
         flagged=0 if found.outliers is None else len(found.outliers.flagged),
-        neighbour=0 if found.outliers is None else found.outliers.k,
+        directions=0 if found.outliers is None else found.outliers.directions,
         limit=LIMIT,
         clusters=_clusters(found),
         map=_map(found),
@@ -65,6 +65,7 @@ def render(found: Look) -> str:
         second=None if found.second is None else f"{found.second.name}/{found.second.split}",
         uncovered=[] if found.covering is None else _tiles(found, found.covering.uncovered[:OUTLIERS]),
         folds=FOLDS,
+        accuracy="" if found.check is None else f"{100 * found.check.accuracy:.0f}",
         suspects=_suspects(found),
         all_suspects=0 if found.check is None else len(found.check.suspected),
         wrong=_wrong(found),

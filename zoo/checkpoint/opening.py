@@ -9,7 +9,8 @@ from pathlib import Path
 
 from zoo.checkpoint.catalog import find
 from zoo.checkpoint.config import CheckpointConfig, Weights
-from zoo.checkpoint.download import check_url, is_loopback
+from zoo.checkpoint.connection import is_loopback
+from zoo.checkpoint.download import check_url
 from zoo.checkpoint.hub import open_hub, parse_hub
 from zoo.checkpoint.sources import Access, Source, open_folder
 from zoo.checkpoint.timm_names import address_for, open_timm
@@ -114,12 +115,12 @@ def fetch_weights(source: Source, config: CheckpointConfig) -> Path:
 def _open_mirror(address: str, source: Source) -> Source:
     if source.access.local_files_only or offline():
         raise HubError("the network is off")
-    if source.remote and is_loopback(address):
+    if source.remote and is_loopback(address, resolve=True):
         raise HubError("a config.json from the network may not point to this machine")
     if address.startswith("hf-hub:"):
         return open_hub(address.removeprefix("hf-hub:"), source.access)
     # The config.json at hand says what the weights are, so that of the mirror is not asked for.
-    return WebSource(address, source.config, source.access, check_url(address))
+    return WebSource(address, source.config, source.access, check_url(address), allow_here=not source.remote)
 
 
 def _from_mirror(mirror: Source, wanted: Weights) -> Path:

@@ -21,7 +21,10 @@ def check_pair(train: Dataset, test: Dataset) -> None:
     """
     for part in (train, test):
         if part.labels is None:
-            raise DataError(f"{part.name}/{part.split} has no labels; a probe needs them (class folders give labels)")
+            raise DataError(
+                f"{part.name}/{part.split} has no labels; a probe needs them (class folders give labels). `zoo look` "
+                "tells what can be told without"
+            )
     shared = sorted(set(_origins(train)) & set(_origins(test)))
     if shared:
         raise DataError(

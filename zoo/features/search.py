@@ -20,7 +20,7 @@ from zoo.features.extract import embed
 from zoo.features.index import Index, _names
 from zoo.features.run import as_dataset
 from zoo.features.table import FeatureTable, pyarrow_modules
-from zoo.files import _replace
+from zoo.files import disk_errors, replacing, write_whole
 
 #: What `Hits.save` writes.
 SUFFIXES = (".json", ".csv", ".parquet")
@@ -62,21 +62,23 @@ class Hits:
         file = Path(path)
         if file.suffix not in SUFFIXES:
             raise DataError(f"{file}: hits are written as {', '.join(SUFFIXES)}, not {file.suffix!r}")
-        file.parent.mkdir(parents=True, exist_ok=True)
+        with disk_errors(file):
+            file.parent.mkdir(parents=True, exist_ok=True)
         rows = [{k: _text(v) if isinstance(v, str) else v for k, v in row.items()} for row in self.rows()]
         if file.suffix == ".json":
-            _replace(file, lambda out: out.write(json.dumps(rows, indent=1, ensure_ascii=False).encode()))
+            write_whole(file, json.dumps(rows, indent=1, ensure_ascii=False).encode())
         elif file.suffix == ".csv":
             text = io.StringIO()
             writer = csv.DictWriter(text, ["query", "rank", "name", "path", "similarity"], lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)
-            _replace(file, lambda out: out.write(text.getvalue().encode()))
+            write_whole(file, text.getvalue().encode())
         else:
             pa, parquet = pyarrow_modules()
             kinds = {"query": pa.string(), "rank": pa.int64(), "name": pa.string(), "path": pa.string()}
             schema = pa.schema([*kinds.items(), ("similarity", pa.float32())])
-            _replace(file, lambda out: parquet.write_table(pa.Table.from_pylist(rows, schema=schema), out))
+            with replacing(file) as temporary:
+                parquet.write_table(pa.Table.from_pylist(rows, schema=schema), temporary)
         return file
 
 
