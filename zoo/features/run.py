@@ -203,7 +203,7 @@ class Run:
             DataError: files were replaced while they were read.
         """
         data = self.data
-        table = FeatureTable(
+        return FeatureTable(
             features,
             None if data.labels is None else np.asarray(data.labels, dtype=np.int64),
             list(data.keys),
@@ -217,7 +217,6 @@ class Run:
             origin=origin or self.origin,
             columns=self.columns,
         )
-        return table
 
     @cached_property
     def encoder_sha256(self) -> str:
