@@ -17,7 +17,8 @@ class StaticServer:
 
     Faults: "404", "429", "500", "403" (status), "429:SECONDS" (with Retry-After), "once:503" (then well),
     "truncated", "tampered", "huge", "silent" (no answer), "trickle" (a byte at a time), "moved" (another
-    host), "beside" (a redirect within the host), "garbage" (not HTTP).
+    host), "beside" (a redirect within the host), "garbage" (not HTTP), "slow-headers" (a header line at a time),
+    "late-trickle" (well, but for the last bytes), "endless-redirect" (with a body without end).
     """
 
     def __init__(self, folder: Path) -> None:
@@ -62,6 +63,14 @@ class StaticServer:
             handler.end_headers()
         elif fault == "silent":
             self.closing.wait(20)
+        elif fault == "slow-headers":
+            handler.wfile.write(b"HTTP/1.0 200 OK\r\n")
+            while not self.closing.wait(0.02):
+                handler.wfile.write(b"X: y\r\n"[:1])
+        elif fault == "endless-redirect":
+            handler.wfile.write(f"HTTP/1.0 302 Found\r\nLocation: /c/beside-{name}\r\n\r\n".encode())
+            while not self.closing.is_set():
+                handler.wfile.write(bytes(1 << 16))
         elif fault == "garbage":
             handler.wfile.write(b"\x00\x01\x02 this is no HTTP\r\n\r\n")
         else:
@@ -83,6 +92,10 @@ class StaticServer:
                 handler.wfile.write(bytes([byte]))
                 self.closing.wait(0.02)
             return
+        if fault == "late-trickle":
+            handler.wfile.write(content[:-200])
+            while not self.closing.wait(0.02):
+                handler.wfile.write(content[-1:])
         handler.wfile.write(content)
 
 

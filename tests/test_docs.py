@@ -82,6 +82,19 @@ def run_command(line: str) -> None:
         assert zoo.cli.main(words[1:]) == 0, line
 
 
+def plant(place: Path, tree: str) -> None:
+    """Make the tree of folders and pictures that a page draws: four spaces a level, files behind their folder."""
+    rng, above = np.random.default_rng(0), []
+    for line in tree.splitlines():
+        depth = (len(line) - len(line.lstrip())) // 4
+        folder, *files = line.split()
+        above = [*above[:depth], folder]
+        home = place.joinpath(*above)
+        home.mkdir(parents=True)
+        for name in files:
+            Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(home / name)
+
+
 def blocks(page: Path) -> list[tuple[str, str]]:
     return re.findall(r"```(\w+)\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
 
@@ -98,6 +111,8 @@ def test_page(page, here, capsys):
         elif language == "bash":
             for line in text.splitlines():
                 run_command(line)
+        elif language == "text":
+            plant(here, text)
         else:
             assert language == "yaml", f"{page}: the test does not know {language!r}"
             (here / "barlow.yaml").write_text(text)

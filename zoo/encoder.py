@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+import torch.fx
 from torch import Tensor, nn
 
 from zoo.errors import InputError, nearest
@@ -162,7 +163,8 @@ class Encoder(nn.Module):
         raise NotImplementedError
 
     def _check(self, x: Tensor, lengths: Tensor | None) -> None:
-        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        # What is traced has no values to check.
+        if torch.compiler.is_compiling() or torch.jit.is_tracing() or isinstance(x, torch.fx.Proxy):
             return
         if not isinstance(x, Tensor):
             raise InputError(

@@ -6,19 +6,20 @@ from zoo.text import printable
 LONGEST = 4000
 
 
-def _one_line(message: object) -> str:
+def _shown(message: object) -> str:
     """A message may repeat what a file or a server said: written out, and no longer than a person reads."""
     text = str(message)
     if len(text) > LONGEST:
         text = f"{text[: LONGEST - 1000]} ... {text[-900:]}"
-    return printable(text)
+    # A list of many files that cannot be read stands in lines of its own, indented: no line looks like another message.
+    return "\n  ".join(map(printable, text.split("\n  ")))
 
 
 class ZooError(Exception):
-    """Base of all errors the zoo raises on purpose. Its message is one line without control characters."""
+    """Base of all errors the zoo raises on purpose. Its message has no control characters."""
 
     def __init__(self, message: object = "") -> None:
-        super().__init__(_one_line(message))
+        super().__init__(_shown(message))
 
 
 class TrainingError(ZooError, RuntimeError):
@@ -49,11 +50,15 @@ class DataError(ZooError, ValueError):
     """A dataset that is empty, corrupt, or too small for what was asked."""
 
 
+class ChangedError(DataError):
+    """Files that changed while they were read."""
+
+
 class DataWarning(UserWarning):
     """What a person must know of a dataset that was opened: samples left out, copies across its splits."""
 
     def __init__(self, message: object = "") -> None:
-        super().__init__(_one_line(message))
+        super().__init__(_shown(message))
 
 
 def nearest(name: str, known: list[str]) -> str:

@@ -71,6 +71,7 @@ class Prototypes(Protocol[PrototypesV1]):
                 {"episode_acc": mean_with_interval(accuracy, self.seed)},
                 settings={"variant": f"{s.ways}-way {shots}-shot"},
                 samples={"episode_acc": accuracy},
+                of_test_samples=False,
             )
 
     def _episode(self, x: np.ndarray, members: list[np.ndarray], shots: int, number: int) -> float:

@@ -235,7 +235,7 @@ def _matrix(counts: np.ndarray, names: list[str], title: str) -> bytes:
 
 
 def score_chart(rows: Sequence[Result], encoder_name: str = "", *, name: str = "scores") -> Figure | None:
-    """Top-1 of the encoder and its floors under each protocol, with intervals.
+    """Top-1 of the encoder and its baselines under each protocol, with intervals.
 
     Returns:
         None where no row has a top-1.

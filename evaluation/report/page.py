@@ -41,7 +41,7 @@ def write_report(
 
     Args:
         folder: made if missing; files of the same name are replaced, each whole or not at all.
-        rows: of one encoder and its floors, under any number of protocols.
+        rows: of one encoder and its baselines, under any number of protocols.
         figures: in order; None (a figure that could not be drawn) is left out.
         notes: sentences for the reader, such as "trained for 30 epochs only".
         descriptions: protocol name -> what it means; None asks `evaluation.protocols.describe`.

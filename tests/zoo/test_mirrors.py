@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -15,14 +16,40 @@ import zoo
 from tests.static_server import serve_folder
 from tests.zoo.checkpoints import results_for, same_weights, write_small
 from tests.zoo.test_verification import command
+from zoo.checkpoint import connection
 from zoo.checkpoint import download as fetch
-from zoo.checkpoint.config import read_config
+from zoo.checkpoint.config import parse_config, read_config
 from zoo.checkpoint.opening import fetch_weights, open_source
 from zoo.checkpoint.sources import Access, Source
+from zoo.checkpoint.web import WebSource
 from zoo.errors import CheckpointError, ConfigError, HubError, UnknownNameError
 from zoo.publish.check import verify
 from zoo.publish.mirror import write_mirror
 from zoo.publish.publishing import publish
+
+HERE = [
+    "localhost",
+    "LOCALHOST",
+    "localhost.",
+    "a.localhost",
+    "127.0.0.1",
+    "127.1",
+    "127.0.1",
+    "127.255.0.9",
+    "0.0.0.0",
+]
+HERE += [
+    "0",
+    "2130706433",
+    "0x7f000001",
+    "0x7f.1",
+    "0177.0.0.1",
+    "[::1]",
+    "[::]",
+    "[::ffff:127.0.0.1]",
+    "[::ffff:7f00:1]",
+]
+ELSEWHERE = ["example.org", "localhost.example.org", "128.0.0.1", "10.0.0.1", "2130706432.example", "[2001:db8::1]"]
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +77,11 @@ def server(pristine, tmp_path, waits):
 
 @pytest.fixture
 def load(tmp_path, server):
-    return lambda address="", **arguments: zoo.load(
-        address or f"{server.url}/c", cache_dir=tmp_path / "cache", **arguments
-    )
+    def load(address="", **arguments):
+        return zoo.load(address or f"{server.url}/c", cache_dir=tmp_path / "cache", **arguments)
+
+    load.cache = tmp_path / "cache"
+    return load
 
 
 def test_loads_once_and_then_asks_for_the_config_alone(server, load, pristine):
@@ -151,14 +180,65 @@ def test_tampered_config(server, load):
         load()
 
 
-@pytest.mark.parametrize("fault", ["silent", "trickle"])
+@pytest.mark.parametrize("fault", ["silent", "trickle", "slow-headers", "late-trickle"])
 def test_slow_hosts_are_given_up(server, load, fault, monkeypatch):
     monkeypatch.setattr(fetch, "TIMEOUT", 0.3)
-    monkeypatch.setattr(fetch, "PATIENCE", 0.3)
+    monkeypatch.setattr(connection, "PATIENCE", 0.3)
     monkeypatch.setattr(fetch, "ATTEMPTS", 1)
     server.faults["model.safetensors"] = fault
-    with pytest.raises(HubError, match=r"no answer within|slower than"):
+    with pytest.raises(HubError, match=r"no answer within|no whole answer|slower than"):
         load()
+
+
+def test_a_cached_checkpoint_loads_while_its_host_is_down(server, load, pristine):
+    expected = load()
+    for fault in ("500", "503", "429", "garbage"):
+        server.faults["config.json"] = fault
+        with pytest.warns(UserWarning, match="HF_HUB_OFFLINE=1"):
+            assert same_weights(load(), expected)
+    for fault in ("404", "403", "huge"):  # the host is there and says something else
+        server.faults["config.json"] = fault
+        with pytest.raises(HubError):
+            load()
+
+
+def test_a_redirect_without_end_is_not_read(server, load):
+    server.faults["model.safetensors"] = "endless-redirect"
+    with pytest.raises(HubError, match="before any file"):
+        load()
+
+
+@pytest.mark.parametrize("host", HERE)
+def test_every_way_to_write_this_machine(host):
+    assert connection.is_loopback(f"http://{host}:80/c")
+    fetch.check_url(f"http://{host}/c")
+
+
+@pytest.mark.parametrize("host", ELSEWHERE)
+def test_other_machines(host, monkeypatch):
+    monkeypatch.delenv("ZOO_ALLOW_HTTP", raising=False)
+    assert not connection.is_loopback(f"https://{host}/c")
+    with pytest.raises(UnknownNameError, match="not encrypted"):
+        fetch.check_url(f"http://{host}/c")
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0"])
+def test_a_name_that_leads_here_is_hung_up_before_a_byte_is_sent(server, load, monkeypatch, address):
+    """What a config.json from the network names is judged by where it leads, at the moment of connecting."""
+    port = int(server.url.rpartition(":")[2])
+    real = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *a, **k: real(address, *a, **k))
+    monkeypatch.setenv("ZOO_ALLOW_HTTP", "1")
+    url = f"http://mirror.example:{port}/c"
+    assert not connection.is_loopback(url)
+    text = fetch.read(f"{url}/config.json", 1 << 20)
+    config = parse_config(text, url)
+    server.requests.clear()
+    source = WebSource("https://x.example/c", text, Access(Path(load.cache)), url, allow_here=False)
+    with pytest.raises(HubError, match="may not point to this machine"):
+        source.weights(config.weights)
+    assert server.requests == []
+    assert dataclasses.replace(source, allow_here=True).weights(config.weights).is_file()
 
 
 def test_down(tmp_path, waits):

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 import yaml
 from markdown_it import MarkdownIt
+from rich.text import Text as TextOf
 
 from tests.zoo.checkpoints import record, results_for, write_small
 from tests.zoo.test_cli import root, zoo_command  # noqa: F401  (fixtures)
 from zoo.checkpoint.config import parse_config
 from zoo.checkpoint.results import Claim, Difference, parse_results
-from zoo.console import stages
+from zoo.console import shown, stages
 from zoo.errors import DataWarning, HubError, ZooError
 from zoo.publish import card as card_module
 from zoo.publish.card import essentials, render_card
@@ -197,14 +198,17 @@ def test_list_and_show_survive_every_title(written, tmp_path, monkeypatch, zoo_c
             assert command == "show" or len(out.splitlines()) < 10
 
 
-def test_progress_takes_a_name_as_it_is():
+def test_progress_takes_a_name_as_it_is(capsys):
+    assert TextOf.from_markup(shown("extracting [/x] \x1b[2J")).plain == "extracting [/x] \\x1b[2J"
     with stages() as advance:
         advance("extracting [/x] \x1b[2J", 1, 2)
+    assert not acts(capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("kind", [ZooError, HubError, DataWarning])
 def test_every_message_is_one_line_of_bounded_length(kind):
     assert str(kind("a\x1b[2J\nb")) == r"a\x1b[2J\nb"
+    assert str(kind("all of these:\n  a\x1b\n  b\r")) == "all of these:\n  a\\x1b\n  b\\r", "an indented list stays"
     assert 3000 < len(str(kind("x" * 10_000_000))) < 4100
     assert str(kind()) == ""
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import email.utils
 import hashlib
 import http.client
-import ipaddress
 import os
 import re
 import time
@@ -17,14 +15,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from zoo.checkpoint.connection import TIMEOUT, Pace, Slow, is_loopback, opener
 from zoo.errors import CheckpointError, HubError, UnknownNameError
 from zoo.files import locked, remove_leftovers, replacing
+from zoo.text import clipped
 
 ATTEMPTS = 3
-#: Seconds without a byte before an attempt is given up.
-TIMEOUT = 10.0
-#: After `PATIENCE` seconds, an answer slower than this many bytes a second is given up.
-SLOWEST, PATIENCE = 2048, 20.0
 #: Longest wait that a host may ask for with Retry-After.
 LONGEST_WAIT = 30.0
 _CHUNK = 1 << 16
@@ -34,22 +30,16 @@ class NotFound(HubError):
     """The host answers that it has no such file."""
 
 
+class Unavailable(HubError):
+    """The host does not answer, or says that it cannot now; the file may well be there."""
+
+
 class _Again(Exception):
     """An attempt that failed in a way that another may not; `wait` in seconds if the host named a time."""
 
     def __init__(self, message: str, wait: float | None = None) -> None:
         super().__init__(message)
         self.wait = wait
-
-
-def is_loopback(url: str) -> bool:
-    """Whether the host of `url` is this machine."""
-    host = urllib.parse.urlsplit(url).hostname or ""
-    if host == "localhost":
-        return True
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return False
 
 
 def check_url(url: str) -> str:
@@ -89,8 +79,11 @@ def read(url: str, limit: int) -> bytes:
     return _try(url, attempt)
 
 
-def download(url: str, path: Path, size: int, sha256: str) -> Path:
+def download(url: str, path: Path, size: int, sha256: str, *, allow_here: bool = True) -> Path:
     """Fetch `url` to `path`, which appears only once size and sha256 are right; one process fetches, others wait.
+
+    Args:
+        allow_here: whether the host may be this machine, under whatever name.
 
     Raises:
         HubError: the host cannot be reached or does not hold it.
@@ -100,7 +93,7 @@ def download(url: str, path: Path, size: int, sha256: str) -> Path:
     def attempt() -> None:
         digest, received = hashlib.sha256(), 0
         with replacing(path, HubError) as temporary, temporary.open("wb") as file:
-            for chunk in _stream(url, size):
+            for chunk in _stream(url, size, allow_here):
                 digest.update(chunk)
                 received += len(chunk)
                 file.write(chunk)
@@ -133,20 +126,23 @@ def _try(url: str, attempt: Any) -> Any:
             wait = 0.5 * 2 ** (ATTEMPTS - left - 1) if error.wait is None else error.wait
             if left == 0 or wait > LONGEST_WAIT:
                 later = f"; it asks to wait {wait:.0f} s" if error.wait else ""
-                raise HubError(f"{url} could not be fetched: {error}{later}; try again later or use a mirror") from None
+                raise Unavailable(
+                    f"{url} could not be fetched: {error}{later}; try again later or use a mirror"
+                ) from None
             time.sleep(wait)
     raise AssertionError("unreachable")
 
 
-def _stream(url: str, limit: int) -> Iterator[bytes]:
+def _stream(url: str, limit: int, allow_here: bool = True) -> Iterator[bytes]:
     from zoo import __version__
 
     request = urllib.request.Request(
         url, headers={"User-Agent": f"encoder-zoo/{__version__}", "Accept-Encoding": "identity"}
     )
-    started, received = time.monotonic(), 0
+    pace, received = Pace(limit), 0
     try:
-        with urllib.request.build_opener(_SameHost).open(request, timeout=TIMEOUT) as response:
+        with opener(pace, _SameHost, allow_here=allow_here).open(request, timeout=TIMEOUT) as response:
+            pace.begin_body()
             length = int(response.headers.get("Content-Length") or -1)
             if length > limit:
                 raise HubError(f"{url} announces {length} bytes, at most {limit} are expected; is it a checkpoint?")
@@ -155,11 +151,10 @@ def _stream(url: str, limit: int) -> Iterator[bytes]:
                 if received > limit:
                     raise HubError(f"{url} sends more than {limit} bytes, as many as are expected; is it a checkpoint?")
                 yield chunk
-                passed = time.monotonic() - started
-                if passed > PATIENCE and received < SLOWEST * passed:
-                    raise _Again(f"slower than {SLOWEST} bytes a second")
             if received < length:
                 raise _Again(f"sent {received} of {length} bytes")
+    except Slow as error:
+        raise _Again(str(error)) from None
     except urllib.error.HTTPError as error:
         raise _refused(url, error) from None
     except (http.client.HTTPException, TimeoutError, urllib.error.URLError, ConnectionError, ValueError) as error:
@@ -167,7 +162,7 @@ def _stream(url: str, limit: int) -> Iterator[bytes]:
         if isinstance(reason, TimeoutError):
             raise _Again(f"no answer within {TIMEOUT:g} s") from None
         # http.client repeats what a broken server sent.
-        said = " ".join("".join(c if c.isprintable() else " " for c in str(reason)).split())[:200]
+        said = clipped(" ".join(str(reason).split()), 200)
         raise _Again(f"{type(reason).__name__}: {said or 'the connection broke'}") from None
 
 
@@ -200,7 +195,7 @@ class _SameHost(urllib.request.HTTPRedirectHandler):
         before, after = urllib.parse.urlsplit(req.full_url), urllib.parse.urlsplit(newurl)
         if (before.scheme, before.netloc) != (after.scheme, after.netloc):
             raise HubError(
-                f"{req.full_url} redirects to another host, {after.scheme}://{after.netloc}; "
+                f"{req.full_url} redirects to another host, {clipped(f'{after.scheme}://{after.netloc}', 200)}; "
                 "load from there if you trust it"
             )
         return super().redirect_request(req, fp, code, msg, headers, newurl)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from zoo.checkpoint.catalog import find
 from zoo.checkpoint.config import CheckpointConfig, Weights
-from zoo.checkpoint.download import check_url, is_loopback
+from zoo.checkpoint.connection import is_loopback
+from zoo.checkpoint.download import check_url
 from zoo.checkpoint.hub import open_hub, parse_hub
 from zoo.checkpoint.sources import Access, Source, open_folder
 from zoo.checkpoint.timm_names import address_for, open_timm
@@ -119,7 +120,7 @@ def _open_mirror(address: str, source: Source) -> Source:
     if address.startswith("hf-hub:"):
         return open_hub(address.removeprefix("hf-hub:"), source.access)
     # The config.json at hand says what the weights are, so that of the mirror is not asked for.
-    return WebSource(address, source.config, source.access, check_url(address))
+    return WebSource(address, source.config, source.access, check_url(address), allow_here=not source.remote)
 
 
 def _from_mirror(mirror: Source, wanted: Weights) -> Path:

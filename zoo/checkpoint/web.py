@@ -5,21 +5,27 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 from zoo.checkpoint.config import MAX_CONFIG_BYTES, Weights, parse_config
-from zoo.checkpoint.download import NotFound, check_url, download, is_loopback, is_whole, read
+from zoo.checkpoint.connection import is_loopback
+from zoo.checkpoint.download import NotFound, Unavailable, check_url, download, is_whole, read
 from zoo.checkpoint.sources import MAX_EXTRA_BYTES, Access, Source
 from zoo.errors import CheckpointError, HubError, UnknownNameError
-from zoo.files import cache_root, make_folder, write_whole
+from zoo.files import cache_root, write_cache
 
 
 @dataclass(frozen=True)
 class WebSource(Source):
-    """A checkpoint folder at a URL, such as `zoo mirror` lays out."""
+    """A checkpoint folder at a URL, such as `zoo mirror` lays out.
+
+    `allow_here`: whether the host may be this machine; not for a mirror that a config.json from elsewhere names.
+    """
 
     url: str
+    allow_here: bool = True
 
     @property
     def remote(self) -> bool:
@@ -33,7 +39,7 @@ class WebSource(Source):
         if self.access.local_files_only or offline():
             raise HubError(f"{self.url}: {wanted.file} is not in the cache, and the network is off")
         path = _weights_path(self.access, wanted)
-        return download(f"{self.url}/{wanted.file}", path, wanted.bytes, wanted.sha256)
+        return download(f"{self.url}/{wanted.file}", path, wanted.bytes, wanted.sha256, allow_here=self.allow_here)
 
     def extra(self, name: str) -> bytes | None:
         """A small file beside them, None if the host has none. Raises HubError."""
@@ -85,9 +91,14 @@ def _config(url: str, access: Access, pinned: str) -> bytes:
         text = read(f"{url}/config.json", MAX_CONFIG_BYTES)
     except NotFound as error:
         raise HubError(f"{error}: {url} is no checkpoint folder") from None
+    except Unavailable as error:
+        if cached is None:
+            raise
+        warnings.warn(f"{error}. The cached one is used; HF_HUB_OFFLINE=1 does so without asking", stacklevel=2)
+        return cached
     parse_config(text, url)
     if text != cached:
-        write_whole(make_folder(path.parent) / path.name, text)
+        write_cache(path, text)
     return text
 
 

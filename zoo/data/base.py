@@ -15,7 +15,7 @@ import numpy as np
 
 from zoo.data.labels import class_indices
 from zoo.device import chunks_in_order
-from zoo.errors import DataError
+from zoo.errors import ChangedError, DataError
 from zoo.files import cache_root, write_cache
 
 #: What one sample of a modality is called.
@@ -143,7 +143,7 @@ class Dataset:
 
         Files that have not changed since the last time are not read again.
         """
-        state = self._state()
+        state = self._first_state
         if state is None:
             return self._fingerprint()
         index = cache_root() / "fingerprints" / state
@@ -151,8 +151,28 @@ class Dataset:
         if known is not None:
             return known
         value = self._fingerprint()
+        self.check_unchanged()
         write_cache(index, value.encode())
         return value
+
+    @cached_property
+    def _first_state(self) -> str | None:
+        return self._state()
+
+    def check_unchanged(self) -> None:
+        """Compare the files with what they were at the first call, or when the fingerprint was taken.
+
+        Called before samples are read and after, so that a fingerprint vouches for the very samples that were read.
+
+        Raises:
+            ChangedError: a file was replaced or written to meanwhile. DataError: it was removed.
+        """
+        first = self._first_state
+        if first is not None and self._state() != first:
+            raise ChangedError(
+                f"files of {self.name}, split {self.split!r}, changed while they were read; wait until nothing writes "
+                "to them, and open the dataset again"
+            )
 
     def _state(self) -> str | None:
         """Hash that changes whenever the content may have changed, cheap to get; None if there is none."""
@@ -272,6 +292,9 @@ class Remaining(Dataset):
     def content(self, index: int) -> bytes:
         return self.parent.content(int(self.indices[index]))
 
+    def check_unchanged(self) -> None:
+        self.parent.check_unchanged()
+
     def _state(self) -> str | None:
         state = self.parent._state()
         kept = np.ascontiguousarray(self.indices, dtype="<i8").tobytes()
@@ -318,6 +341,10 @@ class Joined(Dataset):
         head = "encoder-zoo joined 1\n" + "\n".join(part.fingerprint for part in self.parts)
         return hashlib.sha256(head.encode()).hexdigest()
 
+    def check_unchanged(self) -> None:
+        for part in self.parts:
+            part.check_unchanged()
+
 
 class Subset(Dataset):
     """The samples of `parent` at `indices`, in that order. A subset of a subset refers to the first parent.
@@ -351,6 +378,9 @@ class Subset(Dataset):
         indices = np.ascontiguousarray(self.indices, dtype="<i8")
         head = b"encoder-zoo subset 1\n" + self.parent.fingerprint.encode()
         return hashlib.sha256(head + indices.tobytes()).hexdigest()
+
+    def check_unchanged(self) -> None:
+        self.parent.check_unchanged()
 
 
 def _checked(indices: np.ndarray, size: int) -> np.ndarray:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from zoo.data.base import Dataset, FileDataset
+from zoo.data.base import Dataset, FileDataset, file_state
 from zoo.errors import InputError
 from zoo.preprocessing.picture import CHANNELS, decode, file_bytes, is_tensor, to_rgb
 
@@ -64,9 +64,16 @@ class ImageSequence(Dataset):
             return image
         return decode(file_bytes(image), os.fspath(image))
 
+    def _state(self) -> str | None:
+        if not isinstance(self.images, Sequence):
+            return None
+        paths = [os.fspath(x) for x in self.images if isinstance(x, (str, os.PathLike))]
+        return file_state(paths, [""] * len(paths)) if paths else None
+
     @cached_property
     def fingerprint(self) -> str:
         """sha256 (hex) over the content of every picture: a file by its bytes, anything else by what it shows."""
+        self.check_unchanged()
         digest = hashlib.sha256()
         for index in range(len(self)):
             item = self.images[index]
@@ -78,7 +85,14 @@ class ImageSequence(Dataset):
                 shown = to_rgb(item)
                 content, kind = shown.tobytes(), f"rgb{shown.size}"
             digest.update(f"{kind} {len(content)};".encode() + content)
+        self.check_unchanged()
         return digest.hexdigest()
+
+    def _state(self) -> str | None:
+        if is_tensor(self.images) or (isinstance(self.images, np.ndarray) and self._is_numeric()):
+            return None
+        files = [os.fspath(item) for item in self.images if isinstance(item, (str, os.PathLike))]
+        return file_state(files, [""] * len(files)) if files else None
 
 
 def _checked(images: Any) -> Any:

@@ -23,7 +23,7 @@ __all__ = ["FeatureTable", "embed", "encoder_fingerprint", "extract", "extract_c
 
 
 def extract(
-    encoder: Encoder,
+    encoder: Encoder | torch.nn.Module | str | os.PathLike[str],
     dataset: Dataset | Sequence[Any] | np.ndarray | str | os.PathLike[str],
     *,
     batch_size: int = 256,
@@ -42,7 +42,8 @@ def extract(
     a resume or over several processes; another `batch_size` may round differently.
 
     Args:
-        encoder: any encoder of the zoo.
+        encoder: any encoder of the zoo, also cast to another dtype or wrapped (`DataParallel`,
+            `DistributedDataParallel`, `torch.compile`), or an address that `zoo.load` takes.
         dataset: a `zoo.data` dataset; a sequence of PIL images, arrays or file paths; an array `(N, H, W[, 3])`;
             a sequence of skeletons `(T, V, 3)`; or an address that `zoo.data.addresses.open_dataset` takes.
         batch_size: samples per forward pass.
@@ -69,12 +70,13 @@ def extract(
     """
     run = _start(encoder, dataset, batch_size, device, precision, workers, progress, layers, pool)
     if out is None:
+        run.origin  # noqa: B018  (what the table vouches for is fixed before anything is read)
         return run.table(run.in_memory())
     return extract_to(run, feature_path(out), resume)
 
 
 def embed(
-    encoder: Encoder,
+    encoder: Encoder | torch.nn.Module | str | os.PathLike[str],
     dataset: Dataset | Sequence[Any] | np.ndarray,
     *,
     batch_size: int = 256,

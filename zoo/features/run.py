@@ -45,6 +45,35 @@ def as_dataset(data: Any, modality: str = "image") -> Dataset:
     return ImageSequence(data)
 
 
+def as_encoder(encoder: Any) -> Encoder:
+    """An encoder as is, out of `DataParallel`, `DistributedDataParallel` and `torch.compile`; an address loaded.
+
+    Raises:
+        InputError: something else. ZooError: an address that cannot be loaded.
+    """
+    if isinstance(encoder, (str, os.PathLike)):
+        from zoo.checkpoint.loading import load
+
+        return load(os.fspath(encoder))
+    inside = encoder
+    while not isinstance(inside, Encoder):
+        if isinstance(inside, (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)):
+            inside = inside.module
+        elif isinstance(inside, torch.nn.Module) and isinstance(getattr(inside, "_orig_mod", None), torch.nn.Module):
+            inside = inside._orig_mod
+        else:
+            raise InputError(
+                f"expected an encoder of the zoo or its address, got a {type(encoder).__name__}; `zoo import` makes an "
+                "encoder of another project's weights"
+            )
+    return inside
+
+
+def stored_dtype(encoder: torch.nn.Module) -> torch.dtype:
+    """The dtype of the first floating-point weight; float32 for a network without any."""
+    return next((p.dtype for p in encoder.parameters() if p.is_floating_point()), torch.float32)
+
+
 def encoder_fingerprint(encoder: torch.nn.Module) -> str:
     """sha256 (hex) over names, shapes, dtypes and values of all parameters and buffers as they are in memory.
 
@@ -109,6 +138,7 @@ class Run:
                 self.progress(done, total)
 
         waiting = None
+        self.data.check_unchanged()
         with (
             _prepared(self.encoder, self.device),
             closing(read_batches(self.data, transform, spans, self.workers)) as stream,
@@ -121,6 +151,7 @@ class Run:
                 waiting = queued
             if waiting is not None:
                 finish(*waiting)
+        self.data.check_unchanged()
 
     def in_memory(self) -> np.ndarray:
         """All features as one array."""
@@ -141,7 +172,10 @@ class Run:
             if self.device.type == "cuda":
                 pixels = pixels.pin_memory()
             x, lengths = transform.normalise(pixels.to(self.device, non_blocking=True)), None
-        dtype = autocast_dtype(self.precision, self.device)
+        stored = stored_dtype(self.encoder)
+        # Weights that the caller cast are used as they are; autocast is for float32 ones.
+        dtype = autocast_dtype(self.precision, self.device) if stored == torch.float32 else None
+        x = x.to(stored)
         with torch.autocast(self.device.type, dtype) if dtype is not None else nullcontext():
             if self.layers:
                 found = self.encoder.intermediates(x, self.layers)
@@ -163,7 +197,11 @@ class Run:
         return block
 
     def table(self, features: np.ndarray, origin: str = "") -> FeatureTable:
-        """`features` with everything that is known about them."""
+        """`features` with everything that is known about them.
+
+        Raises:
+            DataError: files were replaced while they were read.
+        """
         data = self.data
         return FeatureTable(
             features,
@@ -214,6 +252,7 @@ def _start(
     layers: Sequence[str] | None = None,
     pool: Pool | None = None,
 ) -> Run:
+    encoder = as_encoder(encoder)
     data = as_dataset(dataset, encoder.modality)
     if batch_size < 1:
         raise InputError(f"batch_size must be at least 1, got {batch_size}")
@@ -225,6 +264,9 @@ def _start(
         warnings.warn(f"{encoder.name} was in training mode; its features are extracted in eval mode", stacklevel=3)
     device = device_for(encoder, device)
     precision = resolve_precision(precision, device)
+    stored = stored_dtype(encoder)
+    if stored != torch.float32:  # cast by the caller: the weights decide
+        precision = {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(stored, "fp32")
     asked = (LAST_LAYER,) if layers is None and pool is not None else layers
     chosen = tuple(dict.fromkeys(asked or ()))
     if layers is not None and not chosen:

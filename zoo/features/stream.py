@@ -17,7 +17,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from zoo.errors import DataError
+from zoo.errors import ChangedError, DataError
 from zoo.features.table import FeatureTable, part_path, save_sidecar, sidecar_path
 from zoo.files import disk_errors, hold
 
@@ -164,7 +164,11 @@ def _extract(run: Run, path: Path, resume: bool, rank: int, world: int) -> Featu
         before = sum(len(run.span(batch)) for batch in done)
         if before:
             _log.info("%s: resuming, %d samples are done", path, before)
-        run.compute([batch for batch in mine if batch not in done], part.write, before)
+        try:
+            run.compute([batch for batch in mine if batch not in done], part.write, before)
+        except ChangedError:
+            part.discard()  # nobody knows which of the batches are of the files that the fingerprint is of
+            raise
 
     _together(world, work)
     _together(world, lambda: _finish(run, part, origin) if rank == 0 else None)
@@ -196,7 +200,11 @@ def _is_finished(run: Run, path: Path) -> bool:
 
 
 def _finish(run: Run, part: PartFile, origin: str) -> None:
-    table = run.table(np.load(part.part, mmap_mode="r", allow_pickle=False), origin)
+    try:
+        table = run.table(np.load(part.part, mmap_mode="r", allow_pickle=False), origin)
+    except DataError:  # rows of files that were replaced must not be taken up again
+        part.discard()
+        raise
     if part.path.suffix == ".npy":
         part.finish()
         save_sidecar(table, part.path)

@@ -99,6 +99,7 @@ def render_card(config: CheckpointConfig, results: Results | None = None) -> str
         code_licence=CODE_LICENCE,
         input_text=_input(config),
         protocol_name=summary.protocol_name,
+        spread_text=summary.spread_text,
         recipe=yaml.safe_dump(config.training.recipe, sort_keys=False, allow_unicode=True).strip(),
         title=config.method.title,
         starts=starts(config),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from zoo.checkpoint.judging import Judgement, headline_versus, judged, subject_title, versus_text
+from zoo.checkpoint.judging import Judgement, headline_of, headline_versus, judged, subject_title, versus_text
 from zoo.checkpoint.numbers import interval_text, metric_title, percent, points
 from zoo.checkpoint.results import Claim, Difference, Result, Results, variant_of
 
@@ -35,6 +35,13 @@ class Line:
 def protocol_name(row: Result) -> str:
     """The protocol, and what tells its rows apart where it gives several: `"few-label-v1, 5 %"`."""
     return ", ".join(part for part in (row.protocol, variant_of(row)) if part)
+
+
+def spread_text(row: Result) -> str:
+    """The main metric at each initialisation of an untrained network, per cent."""
+    name = headline_of(row)
+    values = ", ".join(percent(value) for value in row.spread[name])
+    return f"{metric_title(name)} at each of {len(row.spread[name])} initialisations: {values}"
 
 
 def lines(results: Results | None) -> list[Line]:

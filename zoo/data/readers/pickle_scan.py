@@ -12,17 +12,38 @@ from typing import Any
 
 #: Opcodes of plain values, containers, and of the calls that arrays are made by. What is missing here: persistent and
 #: registered objects, classes, sets, out-of-band buffers, and DUP, which no pickler writes.
-_ATOMS = (
-    "INT BININT BININT1 BININT2 LONG LONG1 LONG4 STRING BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES BINBYTES8 "
-    "UNICODE SHORT_BINUNICODE BINUNICODE BINUNICODE8 FLOAT BINFLOAT NONE NEWTRUE NEWFALSE"
-).split()
-_OTHERS = "EMPTY_LIST EMPTY_DICT EMPTY_TUPLE GLOBAL BYTEARRAY8".split()
+_ATOMS = [
+    "INT",
+    "BININT",
+    "BININT1",
+    "BININT2",
+    "LONG",
+    "LONG1",
+    "LONG4",
+    "STRING",
+    "BINSTRING",
+    "SHORT_BINSTRING",
+    "BINBYTES",
+    "SHORT_BINBYTES",
+    "BINBYTES8",
+    "UNICODE",
+    "SHORT_BINUNICODE",
+    "BINUNICODE",
+    "BINUNICODE8",
+    "FLOAT",
+    "BINFLOAT",
+    "NONE",
+    "NEWTRUE",
+    "NEWFALSE",
+]
+_OTHERS = ("EMPTY_LIST", "EMPTY_DICT", "EMPTY_TUPLE", "GLOBAL", "BYTEARRAY8")
 #: opcode -> how many values it takes from the stack and how many containers or objects it puts there.
 _MOVES = {"STACK_GLOBAL": (2, 1), "TUPLE1": (1, 1), "TUPLE2": (2, 1), "TUPLE3": (3, 1), "REDUCE": (2, 1)}
 _MOVES |= {"BUILD": (2, 1), "APPEND": (2, 1)}
 _STORES = ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE")
 _FETCHES = ("GET", "BINGET", "LONG_BINGET")
-_SPECIAL = ("PROTO", "FRAME", "MARK", "POP", "POP_MARK", "TUPLE", "LIST", "DICT", "APPENDS", "SETITEM", "SETITEMS", "STOP")
+_TO_MARK = ("POP_MARK", "TUPLE", "LIST", "DICT", "APPENDS", "SETITEMS")
+_SPECIAL = ("PROTO", "FRAME", "MARK", "POP", *_TO_MARK, "SETITEM", "STOP")
 _ALLOWED = {*_ATOMS, *_OTHERS, *_MOVES, *_STORES, *_FETCHES, *_SPECIAL}
 #: code -> (name, bytes of its argument, negative as in pickletools)
 _OPCODES = {ord(op.code): (op.name, 0 if op.arg is None else op.arg.n) for op in pickletools.opcodes}
@@ -139,7 +160,7 @@ def _special(name: str, atoms: list[bool], marks: list[int]) -> None:
             marks.pop()
         else:
             _drop(atoms, marks, 1)
-    elif name in ("POP_MARK", "TUPLE", "LIST", "DICT", "APPENDS", "SETITEMS"):
+    elif name in _TO_MARK:
         if not marks:
             raise Refused("it takes more from its stack than is there")
         since = marks.pop()

@@ -170,8 +170,8 @@ def load_plain(path: Path) -> Any:
         raise
     except Exception as error:  # a damaged pickle raises a dozen types
         raise DataError(
-            f"{path} is refused: {clipped(error, 200) or type(error).__name__}. Only arrays and plain containers are read, as in "
-            "pyskl's *_3danno.pkl; bring other data as .npz (see zoo.data.readers.skeleton_arrays)"
+            f"{path} is refused: {clipped(error, 200) or type(error).__name__}. Only arrays and plain containers are "
+            "read, as in pyskl's *_3danno.pkl; bring other data as .npz (see zoo.data.readers.skeleton_arrays)"
         ) from None
 
 

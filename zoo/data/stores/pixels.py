@@ -119,6 +119,7 @@ def _build(path: Path, dataset: Dataset, size: int, progress: Progress | None) -
                 if progress is not None:
                     progress(done, len(dataset))
         _refuse_corrupt(dataset, corrupt)
+        dataset.check_unchanged()
 
 
 def _refuse_corrupt(dataset: Dataset, corrupt: list[str]) -> None:

@@ -93,6 +93,7 @@ def _build(path: Path, dataset: Dataset, transform: SkeletonTransform, progress:
         sequences += part
         if progress is not None:
             progress(len(sequences), len(dataset))
+    dataset.check_unchanged()
     # The lengths come last: a store without them is not finished.
     _lengths_path(path).unlink(missing_ok=True)
     for place, content in (
