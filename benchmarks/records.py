@@ -9,10 +9,11 @@ import sys
 from pathlib import Path
 
 from zoo.checkpoint import catalog
+from zoo.checkpoint.judging import Judgement, judged, versus_text
 from zoo.checkpoint.numbers import interval_text
+from zoo.checkpoint.results import Metric
 from zoo.errors import DataError, ZooError
 from zoo.files import write_text
-from zoo.publish.card import comparisons
 
 RECORDS = Path(__file__).parents[1] / "RECORDS.md"
 #: The section that holds `table()`.
@@ -44,30 +45,30 @@ def renewed(name: str, text: str, path: Path = RECORDS) -> str:
 
 #: Protocols that every checkpoint is measured with; what else a card holds stays in the card.
 PROTOCOLS = ("logreg", "knn")
-HEADERS = ("checkpoint", "data", "protocol", "encoder", "untrained", "raw", "trained", "command")
+HEADERS = ("checkpoint", "data", "protocol", "encoder", "untrained", "raw", "minus the better", "trained", "command")
 
 
 def table() -> str:
-    """A Markdown table: top-1 of every published checkpoint beside its floors, with the command that repeats it."""
+    """A Markdown table: top-1 of every published checkpoint beside its baselines, with the command that repeats it."""
     lines = [f"| {' | '.join(HEADERS)} |", "|" + " --- |" * len(HEADERS)]
     for name in catalog.list_models():
         config, results = catalog.config(name), catalog.results(name)
-        commands = (
-            {(row.test, row.train, row.protocol, row.seed): row.command for row in results.rows} if results else {}
-        )
         training = config.training
         epochs = "epochs not stated" if training.epochs is None else f"{training.epochs:.3g} epochs"
-        trained = f"{epochs}, {training.hardware}"
-        for line in comparisons(results):
-            if line["metric"] != "top1" or not line["protocol"].startswith(PROTOCOLS):
+        for each in judged(results.rows) if results else ():
+            row = each.row
+            if each.metric != "top1" or not row.protocol.startswith(PROTOCOLS):
                 continue
-            test, train = line["test"], line["train"]
-            data = f"{test.name}/{test.split}, {train.samples:,} / {test.samples:,}"
-            command = commands[test, train, line["protocol"], line["seed"]]
-            numbers = [interval_text(line[subject], " %") for subject in ("encoder", "untrained", "raw")]
-            cells = [f"`{name}`", data, line["protocol"], *numbers, trained, f"`{command}`"]
+            data = f"{row.test.name}/{row.test.split}, {row.train.samples:,} / {row.test.samples:,}"
+            values = [row.metrics["top1"], *(_metric(each, subject) for subject in ("untrained", "raw"))]
+            cells = [f"`{name}`", data, row.protocol, *(interval_text(value, " %") for value in values)]
+            cells += [versus_text(each.versus), f"{epochs}, {training.hardware}", f"`{row.command}`"]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _metric(each: Judgement, subject: str) -> Metric | None:
+    return each.baselines[subject].metrics["top1"] if subject in each.baselines else None
 
 
 def main() -> int:

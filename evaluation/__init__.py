@@ -1,4 +1,4 @@
-"""How good an encoder is: probes on frozen features, beside floors, with intervals."""
+"""How good an encoder is: probes on frozen features, beside baselines, with paired differences."""
 
 from __future__ import annotations
 

@@ -247,12 +247,17 @@ def splits(
     """The two labelled splits of a dataset that a probe needs.
 
     Raises:
-        UnknownNameError: the dataset has no such splits; says which it has.
+        UnknownNameError: the dataset has no such splits; says which it has. DataError: nor has it labels.
     """
     if test_split is None:
         known = available_splits(address, root=root)
         test_split = next((s for s in ("test", "val") if s in known), None)
         if test_split is None:
+            if known == ["all"] and open_dataset(address, "all", root=root).labels is None:
+                raise DataError(
+                    f"{address} has neither labels nor splits; a probe needs both. `zoo look ENCODER {address}` tells "
+                    "what can be told without"
+                )
             raise UnknownNameError(
                 f"{address} has no test or val split (it has: {', '.join(known) or 'none'}); name one with --test-split"
             )

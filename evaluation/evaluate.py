@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,12 +10,11 @@ from typing import Any
 import numpy as np
 
 from evaluation import floors as floor_features
-from evaluation.frozen import Features, Outcome, cached_features, groups_of
-from evaluation.metrics import with_intervals
-from evaluation.paired import Scores, difference, pooled, scores_of, spread
+from evaluation.frozen import Features, cached_features, groups_of
+from evaluation.measured import Measured, collect, predictions, table_rows
 from evaluation.protocols import PROTOCOLS, protocol
-from evaluation.protocols.base import Progress, Protocol
-from zoo.checkpoint.results import DataRecord, Metric, Result, Versus
+from evaluation.protocols.base import Progress
+from zoo.checkpoint.results import DataRecord, Result
 from zoo.data.base import Dataset, Joined
 from zoo.data.labels import class_indices
 from zoo.data.pairs import check_pair
@@ -99,9 +96,8 @@ def evaluate(
             class_indices(part.labels, f"{part.name}/{part.split}")
     if initialisations < 1:
         raise DataError(f"the untrained network needs at least 1 initialisation, got {initialisations}")
-    if (
-        train.labels is not None and len(np.unique(train.labels)) < 2
-    ):  # said before the features are computed, not after
+    # Said before the features are computed, not after.
+    if train.labels is not None and len(np.unique(train.labels)) < 2:
         raise DataError(
             f"{train.name}/{train.split} holds one class only ({train.class_names[int(train.labels[0])]!r}); a probe "
             "needs at least two"
@@ -115,7 +111,7 @@ def evaluate(
         held = np.arange(before, len(train), dtype=np.int64)
     forward = {"precision": precision, "device": device, "batch_size": batch_size, "workers": workers}
     own: tuple[Features, Features] | None = None
-    found: dict[str, dict[str, _Measured]] = {}
+    found: dict[str, dict[str, Measured]] = {}
     for subject in ("encoder", "untrained", "raw") if floors else ("encoder",):
         collected = found.setdefault(subject, {})
         for number in range(initialisations if subject == "untrained" else 1):
@@ -127,116 +123,17 @@ def evaluate(
                     continue
                 if progress is not None:
                     progress(f"{each.name} on {subject}", 0, 1)
-                started = time.perf_counter()
-                for outcome in each.outcomes(*parts, held):
-                    key = json.dumps([each.name, outcome.settings])
-                    measured = collected.setdefault(key, _Measured(each, []))
-                    measured.outcomes.append(outcome)
-                    measured.seconds += time.perf_counter() - started
-                    started = time.perf_counter()
+                collect(each, parts, held, collected)
     assert own is not None
     shared = {
         "modality": train.modality,
         "train": _record(train),
         "test": _record(test),
         "classes": len(np.unique(train.labels)),
-        "seed": seed,
         "command": command,
     }
-    groups = groups_of(test)
-    rows = [
-        measured.row(subject, own[1].labels, groups, headline, limit, shared)
-        if subject != "encoder"
-        else measured.row(subject, own[1].labels, groups, headline, limit, shared).model_copy(
-            update={"versus": measured.versus({s: f[key] for s, f in found.items() if key in f}, own[1].labels, groups)}
-        )
-        for subject, collected in found.items()
-        for key, measured in collected.items()
-    ]
-    predicted = {
-        measured.protocol.name: outcome.predicted
-        for measured in found["encoder"].values()
-        for outcome in measured.outcomes
-        if outcome.predicted is not None and outcome.predicted.ndim == 1
-    }
-    return Evaluation(tuple(rows), *own, train, test, encoder, predicted)
-
-
-@dataclass
-class _Measured:
-    """What one protocol found on one subject, once per initialisation."""
-
-    protocol: Protocol
-    outcomes: list[Outcome]
-    seconds: float = 0.0
-
-    def row(
-        self,
-        subject: str,
-        labels: np.ndarray,
-        groups: np.ndarray | None,
-        headline: str | None,
-        limit: int | None,
-        shared: dict[str, Any],
-    ) -> Result:
-        """The row of a table; means over initialisations where there are several."""
-        first, seed = self.outcomes[0], self.protocol.seed
-        metrics, spreads = measured(first, labels, seed), {}
-        if len(self.outcomes) > 1:
-            scores = scores_of(self.outcomes, labels)
-            metrics = {
-                name: pooled(scores[name], _fitting(groups, scores[name]), seed)
-                if name in scores
-                else _spanned([measured(each, labels, seed)[name] for each in self.outcomes])
-                for name in metrics
-            }
-            spreads = {
-                name: spread(scores[name])
-                if name in scores
-                else tuple(measured(each, labels, seed)[name].value for each in self.outcomes)
-                for name in metrics
-            }
-        chosen = {key: [each.chosen.get(key) for each in self.outcomes] for key in first.chosen}
-        return Result(
-            protocol=self.protocol.name,
-            subject=subject,
-            metrics=metrics,
-            spread=spreads,
-            headline=(self.protocol.headline or headline) if headline else None,
-            settings=first.settings | self.protocol.recorded() | {"limit": limit},
-            chosen={key: each[0] if each.count(each[0]) == len(each) else each for key, each in chosen.items()},
-            warnings=tuple(dict.fromkeys(warning for each in self.outcomes for warning in each.warnings)),
-            seconds=round(self.seconds, 2),
-            **shared,
-        )
-
-    def versus(self, others: dict[str, _Measured], labels: np.ndarray, groups: np.ndarray | None) -> tuple[Versus, ...]:
-        """Paired differences with every other subject, for each metric that is a mean over test samples."""
-        own = scores_of(self.outcomes, labels)
-        return tuple(
-            difference(scores, theirs[name], subject, name, _fitting(groups, scores), self.protocol.seed)
-            for subject, other in others.items()
-            if other is not self
-            for theirs in [scores_of(other.outcomes, labels)]
-            for name, scores in own.items()
-        )
-
-
-def _fitting(groups: np.ndarray | None, scores: Scores) -> np.ndarray | None:
-    """The groups, where the metric is over the test samples; some protocols judge other samples."""
-    return groups if groups is not None and scores.values.shape[-1] == len(groups) else None
-
-
-def _spanned(metrics: Sequence[Metric]) -> Metric:
-    """The mean of values whose error has no samples to draw, with brackets that span all of theirs."""
-    value = float(np.mean([metric.value for metric in metrics]))
-    return Metric(value=value, low=min(m.low for m in metrics), high=max(m.high for m in metrics))
-
-
-def measured(outcome: Outcome, labels: np.ndarray, seed: int) -> dict[str, Metric]:
-    """All metrics of an outcome; both accuracies where something was classified."""
-    own = {} if outcome.predicted is None else with_intervals(labels, outcome.predicted, seed)
-    return own | outcome.metrics
+    rows = table_rows(found, own[1], headline, limit, shared)
+    return Evaluation(tuple(rows), *own, train, test, encoder, predictions(found["encoder"]))
 
 
 def limited(dataset: Dataset, limit: int | None, seed: int = 0) -> Dataset:

@@ -1,4 +1,4 @@
-"""The floors that stand in every table: the same network untrained, and the input itself."""
+"""The baselines that stand in every table: the same network untrained, and the input itself."""
 
 from __future__ import annotations
 
@@ -24,14 +24,16 @@ RAW_FRAMES = 32
 def untrained(encoder: Encoder, seed: int = 0) -> Encoder:
     """The same architecture with its own random initialisation, in eval mode.
 
-    What the encoder took from its data before any training (`Encoder.data_statistics`) is kept: without it the floor
+    What the encoder took from its data before any training (`Encoder.data_statistics`) is kept: without it the baseline
     would be lower and the encoder look better.
 
     Raises:
         DataError: the encoder does not say how it was built.
     """
     if encoder.config is None:
-        raise DataError("the untrained floor needs a loaded checkpoint: this encoder has no config; pass floors=False")
+        raise DataError(
+            "the untrained baseline needs a loaded checkpoint: this encoder has no config; pass floors=False"
+        )
     architecture: Architecture = encoder.config.architecture
     state = torch.get_rng_state()
     try:

@@ -95,6 +95,8 @@ class Outcome:
         settings: what tells several outcomes of one protocol apart, such as `{"labels": "5 %"}`.
         samples: metric -> `(M,)` values whose mean it is, one for each sample that is judged, NaN for a sample that
             takes no part. Of the same samples for every encoder, so that encoders can be compared in pairs.
+        of_test_samples: `samples` are those of the test split in its order, so that its groups are theirs; False where
+            a protocol judges something else, such as episodes.
     """
 
     predicted: np.ndarray | None
@@ -103,6 +105,7 @@ class Outcome:
     metrics: dict[str, Metric] = field(default_factory=dict)
     settings: dict[str, str] = field(default_factory=dict)
     samples: dict[str, np.ndarray] = field(default_factory=dict)
+    of_test_samples: bool = True
 
 
 def check(train: Features, test: Features) -> tuple[str, ...]:

@@ -33,11 +33,13 @@ class Scores:
             for a sample that takes no part.
         classes: `(N,)` class indices where the metric is a mean over classes, else None.
         decisions: the values say right or wrong, so that McNemar's test applies.
+        of_test_samples: the groups of the test split are those of the values.
     """
 
     values: np.ndarray
     classes: np.ndarray | None = None
     decisions: bool = False
+    of_test_samples: bool = True
 
 
 def scores_of(outcomes: Sequence[Outcome], labels: np.ndarray) -> dict[str, Scores]:
@@ -54,7 +56,8 @@ def scores_of(outcomes: Sequence[Outcome], labels: np.ndarray) -> dict[str, Scor
         found["top1"] = Scores(right, decisions=True)
         found["mean_per_class"] = Scores(right, classes=labels)
     for name in first.samples:
-        found[name] = Scores(np.stack([o.samples[name][None] for o in outcomes]).astype(np.float64))
+        values = np.stack([o.samples[name][None] for o in outcomes]).astype(np.float64)
+        found[name] = Scores(values, of_test_samples=first.of_test_samples)
     return found
 
 
@@ -106,16 +109,6 @@ def mcnemar(right: np.ndarray, other: np.ndarray) -> float:
 
     won, lost = int(((right == 1) & (other == 0)).sum()), int(((right == 0) & (other == 1)).sum())
     return 1.0 if won + lost == 0 else float(binomtest(won, won + lost).pvalue)
-
-
-def holm(p: Sequence[float]) -> list[float]:
-    """P-values corrected for several comparisons (Holm 1979), in the order given."""
-    order = np.argsort(p, kind="stable")
-    adjusted, largest = [0.0] * len(p), 0.0
-    for rank, index in enumerate(order.tolist()):
-        largest = max(largest, min(1.0, (len(p) - rank) * p[index]))
-        adjusted[index] = largest
-    return adjusted
 
 
 def spread(scores: Scores) -> tuple[float, ...]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from evaluation.command import ProbeOptions, probe, read_command, splits
 from evaluation.protocols import short_name
 from zoo.checkpoint import catalog
-from zoo.checkpoint.results import Result
+from zoo.checkpoint.results import Result, variant_of
 from zoo.checkpoint.verify import Check
 from zoo.errors import ZooError
 
@@ -78,12 +78,11 @@ def _not_at_hand(address: str, options: ProbeOptions) -> str | None:
 
 def _key(row: Result) -> tuple[str, ...]:
     """What tells the rows of one command apart: one protocol may give several, as of several amounts of labels."""
-    return row.protocol, row.subject, str(row.settings.get("labels"))
+    return row.protocol, row.subject, variant_of(row)
 
 
 def _compare(stored: Result, again: Result | None) -> Check:
-    labels = stored.settings.get("labels")
-    what = ", ".join([stored.protocol, *([str(labels)] if labels else []), stored.subject])
+    what = ", ".join(part for part in (stored.protocol, variant_of(stored), stored.subject) if part)
     if again is None:
         return Check(False, f"{what}: not measured again")
     for side in ("train", "test"):

@@ -72,7 +72,15 @@ def test_an_advised_command_is_one(where, command):
     commands = get_command(app).commands
     assert words[1] in commands, f"{where}: {command}"
     if len(words) > 2:  # a bare name speaks of the command, more words are meant to be typed
-        parse(words[1], words[2:])
+        readable(words[1], words[2:])
+
+
+def readable(command: str, words: list[str]) -> None:
+    """Raise ZooError unless the words can be read, with each gap filled by a text or by a number."""
+    try:
+        parse(command, words)
+    except zoo.ZooError:
+        parse(command, [word.replace("X", "40") for word in words])
 
 
 @pytest.mark.parametrize(("where", "call"), CALLS)

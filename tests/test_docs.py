@@ -70,6 +70,8 @@ def run_command(line: str) -> None:
         if words[0] == "python":
             zoo.cli.parse("train", words[3:])
             return
+    if words[0] == "zoo" and words[1] in ("train", "probe"):  # the same under another name
+        words = ["python", "-m", {"train": "training", "probe": "evaluation"}[words[1]], *words[2:]]
     if words[:3] == ["python", "-m", "training"]:
         tiny = [*TINY[:1], "batch_size=64", "data.limit=300"] if words[3].endswith(".yaml") else TINY
         assert training.__main__.main([*words[3:], *tiny]) == 0, line
@@ -78,6 +80,19 @@ def run_command(line: str) -> None:
     else:
         assert words[0] == "zoo", f"the test does not know how to run {line!r}"
         assert zoo.cli.main(words[1:]) == 0, line
+
+
+def plant(place: Path, tree: str) -> None:
+    """Make the tree of folders and pictures that a page draws: four spaces a level, files behind their folder."""
+    rng, above = np.random.default_rng(0), []
+    for line in tree.splitlines():
+        depth = (len(line) - len(line.lstrip())) // 4
+        folder, *files = line.split()
+        above = [*above[:depth], folder]
+        home = place.joinpath(*above)
+        home.mkdir(parents=True)
+        for name in files:
+            Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(home / name)
 
 
 def blocks(page: Path) -> list[tuple[str, str]]:
@@ -96,6 +111,8 @@ def test_page(page, here, capsys):
         elif language == "bash":
             for line in text.splitlines():
                 run_command(line)
+        elif language == "text":
+            plant(here, text)
         else:
             assert language == "yaml", f"{page}: the test does not know {language!r}"
             (here / "barlow.yaml").write_text(text)

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("zoo", "training", "evaluation", "benchmarks")
 #: Inside `zoo`, from the top to the bottom: a module may import those below it, and those of its own line.
 FLOORS = (
-    ("zoo.cli", "zoo.console", "zoo.__main__"),
+    ("zoo.cli", "zoo.__main__"),
     ("zoo.commands",),
     ("zoo.console",),
     ("zoo.publish", "zoo.interop", "zoo.sklearn"),
@@ -24,8 +24,8 @@ FLOORS = (
     ("zoo.device",),
     ("zoo.files",),
     ("zoo.strict",),
-    ("zoo.text",),
     ("zoo.errors",),
+    ("zoo.text",),
 )
 #: Other rooms that a room may import.
 MAY_IMPORT = {"zoo": (), "training": ("zoo", "evaluation"), "evaluation": ("zoo",)}

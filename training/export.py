@@ -8,7 +8,7 @@ from platform import python_version
 
 from training.environment import code_commit, hardware
 from training.loop import Trainer
-from zoo.checkpoint.config import DatasetRecord, Method, Training
+from zoo.checkpoint.config import LICENCE, DatasetRecord, Method, Training
 from zoo.checkpoint.writing import write_checkpoint
 
 
@@ -49,6 +49,7 @@ def export_encoder(trainer: Trainer) -> Path:
         architecture=recipe.architecture(),
         method=Method(name=recipe.method["name"], title=method.title, paper=method.paper, url=method.url),
         training=training,
+        licence=LICENCE if training.started_from is None else training.started_from.licence or LICENCE,
     )
     return folder
 

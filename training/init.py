@@ -18,7 +18,7 @@ from training import distributed
 from training.recipe import Recipe, Start, parse_recipe
 from training.run_folder import RunFolder, is_training
 from zoo.architectures import build, family_class
-from zoo.checkpoint.config import CheckpointConfig, Input, StartedFrom
+from zoo.checkpoint.config import LICENCE, CheckpointConfig, Input, StartedFrom
 from zoo.encoder import Encoder
 from zoo.errors import ConfigError, ZooError
 from zoo.strict import Architecture
@@ -71,6 +71,7 @@ def started_from(address: str, config: CheckpointConfig) -> StartedFrom:
         epochs=training.epochs,
         samples_seen=training.samples_seen,
         started_from=training.started_from,
+        licence=None if config.licence == LICENCE else config.licence,
     )
 
 

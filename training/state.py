@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import torch
 
 from zoo.errors import TrainingError
-from zoo.files import disk_errors, replacing
+from zoo.files import disk_errors, remove_leftovers, replacing
 
 LAST, PREVIOUS = "last.pt", "previous.pt"
 #: Stands before the hash at the end of a state.
@@ -39,6 +39,8 @@ def save_state(folder: Path, state: dict[str, Any]) -> None:
     kept, fix = "the last good state is kept", "free some space and run the same command again"
     with disk_errors(folder, TrainingError):
         folder.mkdir(parents=True, exist_ok=True)
+    # Half a state of a killed process may be as large as a whole one; nobody else writes here, as the run is locked.
+    remove_leftovers(folder / LAST)
     with (
         replacing(folder / LAST, TrainingError, previous=folder / PREVIOUS, kept=kept, fix=fix) as temporary,
         open(temporary, "w+b") as file,

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from zoo.encoder import Encoder
     from zoo.errors import CheckpointError, ConfigError, DataError, HubError, InputError, UnknownNameError, ZooError
     from zoo.features.extract import extract
+    from zoo.features.index import index
+    from zoo.features.search import search
     from zoo.publish.card import show
 
 __version__ = "0.1.0"
@@ -27,6 +29,8 @@ _HOMES = {
     "list_models": "zoo.checkpoint.catalog",
     "show": "zoo.publish.card",
     "extract": "zoo.features.extract",
+    "index": "zoo.features.index",
+    "search": "zoo.features.search",
     "open_dataset": "zoo.data.addresses",
     "Encoder": "zoo.encoder",
     "ZooError": "zoo.errors",
@@ -49,9 +53,11 @@ __all__ = [
     "ZooError",
     "__version__",
     "extract",
+    "index",
     "list_models",
     "load",
     "open_dataset",
+    "search",
     "show",
 ]
 

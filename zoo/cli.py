@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from zoo.commands import compute, look, publish
+from zoo.commands import compute, look, publish, search
 from zoo.errors import TrainingError, ZooError, nearest
 
 #: Base of all errors that the parser of the command line raises.
@@ -73,6 +73,7 @@ def _options(
 for _panel, _commands in {
     "Look": {"list": look.list_command, "show": look.show, "env": look.env},
     "Use": {"demo": compute.demo, "extract": compute.extract, "probe": compute.probe},
+    "Your pictures": {"look": search.look, "index": search.index, "search": search.search},
     "Make": {"train": compute.train, "plan": compute.plan},
     "Publish and convert": {
         "publish": publish.publish,

@@ -6,6 +6,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 from zoo.errors import ConfigError, InputError
@@ -176,3 +177,17 @@ def _threaded(work: Callable[[range], Any], ranges: list[range]) -> Iterator[Any
         finally:
             for future in pending:
                 future.cancel()
+
+
+@contextmanager
+def plain_torch() -> Iterator[None]:
+    """Whatever is built inside is float32 on the CPU and can be trained, in whatever state the caller left torch."""
+    import torch
+
+    dtype = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.inference_mode(False), torch.enable_grad(), torch.device("cpu"):
+            yield
+    finally:
+        torch.set_default_dtype(dtype)

@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+import torch.fx
 from torch import Tensor, nn
 
-from zoo.errors import InputError
+from zoo.errors import InputError, nearest
 
 if TYPE_CHECKING:
     from zoo.checkpoint.config import CheckpointConfig
     from zoo.preprocessing.image import ImageInput
     from zoo.preprocessing.skeleton import SkeletonInput
+
+
+#: The layer that `forward_features` gives; every image encoder has it.
+LAST_LAYER = "features"
+
+
+class Layer(NamedTuple):
+    """What one layer of an image encoder gives.
+
+    Attributes:
+        map: `(N, C, H, W)`.
+        prefix: the tokens of a transformer that belong to no place, class and register tokens: `(N, P, C)`, or None.
+        cls: the class token `(N, C)`, or None.
+    """
+
+    map: Tensor
+    prefix: Tensor | None = None
+    cls: Tensor | None = None
 
 
 class Encoder(nn.Module):
@@ -68,9 +88,47 @@ class Encoder(nn.Module):
         return self.pool(features, lengths).float()
 
     def forward_features(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Unpooled features: images `(N, C, H', W')`, skeletons `(N, T, C)`. Raises as `forward`."""
+        """Unpooled features: images `(N, C, H', W')`, skeletons `(N, T, C)`. Raises as `forward`.
+
+        The tokens of a transformer come as a map, without class and register tokens.
+        """
         self._check(x, lengths)
         return self._features(x, lengths)
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names that `forward_intermediates` takes, from input to output; the last is that of `forward_features`."""
+        return (LAST_LAYER,) if self.modality == "image" else ()
+
+    def forward_intermediates(self, x: Tensor, layers: Sequence[str] | None = None) -> dict[str, Tensor]:
+        """Maps of several depths: images `(N, 3, H, W)` -> name: `(N, C, H', W')`; image encoders only.
+
+        Args:
+            layers: names from `self.layers`; None for all. They hold what the layer itself gives: in a transformer,
+                only the last one has passed the final norm.
+
+        Raises:
+            InputError: as `forward`; an unknown layer.
+        """
+        return {name: found.map for name, found in self.intermediates(x, layers).items()}
+
+    def intermediates(self, x: Tensor, layers: Sequence[str] | None = None) -> dict[str, Layer]:
+        """`forward_intermediates` with the class and register tokens beside each map."""
+        wanted = self.layers if layers is None else tuple(layers)
+        self.check_layers(wanted)
+        self._check(x, None)
+        return self._intermediates(x, wanted)
+
+    def check_layers(self, layers: Sequence[str]) -> None:
+        """Raise InputError if a layer does not exist."""
+        if not self.layers:
+            raise InputError(f"{self.name} takes {self.modality}s; layers are given by image encoders only")
+        for name in layers:
+            if name not in self.layers:
+                raise InputError(f"{self.name} has no layer {name!r}; {nearest(name, list(self.layers))}")
+
+    def _intermediates(self, x: Tensor, layers: tuple[str, ...]) -> dict[str, Layer]:
+        return {LAST_LAYER: Layer(self.forward_features(x))} if layers else {}
 
     def transform(self) -> Any:
         """Evaluation preprocessing: one PIL image, array or skeleton sequence -> what `forward` takes, unbatched."""
@@ -97,7 +155,7 @@ class Encoder(nn.Module):
         raise NotImplementedError
 
     def pool(self, features: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """`forward_features` output -> `(N, num_features)`."""
+        """What `_features` gives -> `(N, num_features)`."""
         raise NotImplementedError
 
     def check_input(self, x: Tensor, lengths: Tensor | None) -> None:
@@ -105,7 +163,8 @@ class Encoder(nn.Module):
         raise NotImplementedError
 
     def _check(self, x: Tensor, lengths: Tensor | None) -> None:
-        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        # What is traced has no values to check.
+        if torch.compiler.is_compiling() or torch.jit.is_tracing() or isinstance(x, torch.fx.Proxy):
             return
         if not isinstance(x, Tensor):
             raise InputError(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evaluation.report.drawing import unit
+from evaluation.frozen import unit
 
 #: No more clusters than this unless asked for: nobody reads more contact sheets.
 MOST = 16

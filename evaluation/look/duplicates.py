@@ -9,9 +9,9 @@ import numpy as np
 from PIL import Image
 
 from zoo.data.base import Dataset
+from zoo.device import chunks_in_order
 from zoo.features.nearest import nearest
-from zoo.files import chunks_in_order
-from zoo.preprocessing.image import to_rgb
+from zoo.preprocessing.picture import to_rgb
 
 #: Side of the grey pictures that are compared, and how far one may be shifted against the other, in their pixels.
 SIDE, SHIFT = 32, 2

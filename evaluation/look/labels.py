@@ -13,6 +13,10 @@ from zoo.errors import DataError
 #: Values of C that are tried, in scikit-learn's sense; the one with the least loss on unseen samples is taken.
 C_GRID = (1e-4, 1e-3, 1e-2, 1e-1)
 FOLDS = 5
+#: The probability of another class that all but this share of a class exceed counts as noise of the labels.
+NOISE = 0.1
+#: Share of the suspected labels that may be right, by the probe's own probabilities.
+CHANCE = 0.5
 #: A probe over more classes takes hours and has next to nothing to learn each from.
 MOST_CLASSES = 2000
 #: Bytes of probabilities for one value of C; all values are held at once.
@@ -27,7 +31,7 @@ class LabelCheck:
         given: `(N,)` class indices as they came.
         predicted: `(N,)` class indices that the probe finds most probable.
         probability: `(N,)` float32, of the predicted class.
-        margin: `(N,)` float32 in -1..1, probability of the given class minus that of the best other.
+        given_probability: `(N,)` float32, of the given class.
         suspected: rows whose label is probably wrong, the surest first.
         instead: class that each of `suspected` probably is.
         c: the C that was chosen.
@@ -37,11 +41,16 @@ class LabelCheck:
     given: np.ndarray
     predicted: np.ndarray
     probability: np.ndarray
-    margin: np.ndarray
+    given_probability: np.ndarray
     suspected: np.ndarray
     instead: np.ndarray
     c: float
     checked: np.ndarray
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the checked samples where the probe agrees with the label."""
+        return float((self.predicted == self.given)[self.checked].mean())
 
     @property
     def confidently_wrong(self) -> np.ndarray:
@@ -67,13 +76,17 @@ class Overlap:
 
 
 def check_labels(features: np.ndarray, labels: np.ndarray, seed: int = 0) -> LabelCheck:
-    """Find labels that are probably wrong, by confident learning (Northcutt et al. 2021, arXiv 1911.00068).
+    """Find labels that are probably wrong: those that a probe, which has not seen the sample, finds improbable.
 
-    Five stratified folds: a logistic regression on four of them gives the probabilities p of the fifth. The threshold
-    of a class is the mean p of that class over the samples that carry it. A sample that carries i is confidently j
-    where p_j reaches the threshold of j; if several do, the most probable one counts. These counts, each row scaled to
-    the number of samples that carry i, say how many of i are j (section 3.1 of the paper); that many are suspected,
-    those with the largest p_j - p_i ("prune by noise rate", section 3.2), as long as p_j is the larger one.
+    Five stratified folds: a logistic regression on four of them gives the probabilities p of the fifth, and one
+    temperature over all samples makes them as probable as they are true (Guo et al. 2017, arXiv 1706.04599). A probe
+    learns wrong labels as well, as a small probability for all samples of a class: what nearly every sample that it
+    takes for one class has of another is taken away. Labels
+    are ordered by their own probability, as in confident learning (Northcutt et al. 2021, arXiv 1911.00068, section
+    3.2: self-confidence). How many are suspected: if all labels were right, those with a probability of at most t
+    would number E(t) = sum of all p_ij <= t over samples i and classes j. The largest t is taken at which E(t) is at
+    most half of the number that is found, so that about half of the suspected labels or more should be wrong. Without
+    wrong labels there is no such t, and nothing is suspected.
 
     Args:
         features: `(N, D)`. labels: `(N,)` class indices.
@@ -96,49 +109,47 @@ def check_labels(features: np.ndarray, labels: np.ndarray, seed: int = 0) -> Lab
         )
     p, c = _unseen_probabilities(features, compact, len(names), seed)
     checked = counts[compact] > 1
+    p = _without_noise(p)
     own = p[np.arange(len(labels)), compact]
     others = p.copy()
     others[np.arange(len(labels)), compact] = -1
-    suspected, instead = _suspected(p, compact, counts, own)
-    margin = own - others.max(axis=1)
-    order = np.argsort(margin[suspected], kind="stable")
+    suspected = _suspected(p, own, checked & (others.max(axis=1) > own))
     return LabelCheck(
         given=np.asarray(labels, dtype=np.int64),
         predicted=names[p.argmax(axis=1)],
         probability=p.max(axis=1),
-        margin=margin,
-        suspected=suspected[order],
-        instead=names[instead[order]],
+        given_probability=own,
+        suspected=suspected,
+        instead=names[others[suspected].argmax(axis=1)],
         c=c,
         checked=checked,
     )
 
 
-def _suspected(p: np.ndarray, labels: np.ndarray, counts: np.ndarray, own: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows whose label is probably wrong, and the class each probably is; `own` is p of the given class."""
-    # A class with a single sample is in no fold: nobody can be it, and it is not checked.
-    mean = np.bincount(labels, weights=own) / counts
-    threshold = np.where(counts > 1, mean, np.inf)
-    reached = np.where(p >= threshold, p, -1.0)
-    confident = np.where(reached.max(axis=1) >= 0, reached.argmax(axis=1), -1)
-    rows, instead = [], []
-    for given in np.flatnonzero(counts > 1):
-        members = np.flatnonzero(labels == given)
-        seen, times = np.unique(confident[members], return_counts=True)
-        seen, times = seen[seen >= 0], times[seen >= 0]
-        taken: dict[int, tuple[float, int]] = {}
-        for other, number in zip(seen.tolist(), times.tolist(), strict=True):
-            if other == given:
-                continue
-            lead = p[members, other] - p[members, given]
-            most = round(number / times.sum() * len(members))
-            for place in np.argsort(-lead, kind="stable")[:most].tolist():
-                # One that could be two other classes is the more probable one.
-                if lead[place] > taken.get(place, (0.0, 0))[0]:
-                    taken[place] = float(lead[place]), other
-        rows += [int(members[place]) for place in taken]
-        instead += [other for _, other in taken.values()]
-    return np.array(rows, dtype=np.int64), np.array(instead, dtype=np.int64)
+def _without_noise(p: np.ndarray) -> np.ndarray:
+    """`p` without the part that all samples of a predicted class share, scaled to sum to 1."""
+    predicted, cleaned = p.argmax(axis=1), p.copy()
+    for label in np.unique(predicted):
+        rows = np.flatnonzero(predicted == label)
+        floor = np.quantile(p[rows], NOISE, axis=0)
+        floor[label] = 0
+        cleaned[rows] = np.maximum(p[rows] - floor, 0)
+    return cleaned / cleaned.sum(axis=1, keepdims=True)
+
+
+def _suspected(p: np.ndarray, own: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+    """Rows among `candidates` whose label is too improbable for so many of them to be right, the least probable first.
+
+    Args:
+        p: `(N, K)` calibrated probabilities. own: `(N,)` of the given classes. candidates: `(N,)` bool.
+    """
+    order = np.argsort(own, kind="stable")
+    every = np.sort(p, axis=None)
+    total = np.concatenate([[0.0], np.cumsum(every, dtype=np.float64)])
+    expected = total[np.searchsorted(every, own[order], side="right")]
+    enough = np.flatnonzero(expected <= CHANCE * np.arange(1, len(own) + 1))
+    found = order[: enough[-1] + 1] if len(enough) else order[:0]
+    return found[candidates[found]]
 
 
 def _unseen_probabilities(
@@ -158,7 +169,24 @@ def _unseen_probabilities(
             found[solution.c][held] = p
             loss[solution.c] -= float(np.log(np.maximum(p[np.arange(len(held)), labels[held]], 1e-12)).sum())
     best = min(C_GRID, key=lambda c: loss[c])
-    return found[best], best
+    return _calibrated(found[best], labels), best
+
+
+def _calibrated(p: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """`p ** (1 / T)`, scaled to sum to 1, at the temperature T of least log-loss."""
+    from scipy.optimize import minimize_scalar
+
+    log_p = np.log(np.maximum(p, 1e-30))
+
+    def at(power: float) -> np.ndarray:
+        scores = log_p * np.float32(np.exp(power))
+        q = np.exp(scores - scores.max(axis=1, keepdims=True))
+        return q / q.sum(axis=1, keepdims=True)
+
+    def loss(power: float) -> float:
+        return -float(np.log(np.maximum(at(power)[np.arange(len(labels)), labels], 1e-30)).mean())
+
+    return at(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x)
 
 
 def overlaps(check: LabelCheck, most: int = 10) -> list[Overlap]:

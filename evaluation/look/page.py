@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from evaluation.look.duplicates import THRESHOLD, split_numbers
 from evaluation.look.labels import FOLDS
 from evaluation.look.outliers import LIMIT
-from evaluation.look.run import Look
 from evaluation.report.drawing import class_name
 from evaluation.report.maps import COLOURS
 from evaluation.report.page import TEMPLATES
 from evaluation.report.pictures import SPRITE, sprite, tile_uri
 from zoo.files import write_whole
 
+if TYPE_CHECKING:
+    from evaluation.look.run import Look
+
 #: How many groups, pictures of a group, outliers, pictures of a cluster, suspected labels the page shows.
-GROUPS, MEMBERS, OUTLIERS, NEAREST, SUSPECTS = 24, 6, 24, 10, 36
+GROUPS, MEMBERS, OUTLIERS, NEAREST, SUSPECTS = 24, 9, 27, 9, 36
 
 
 def write(found: Look, folder: str | Path) -> Path:
@@ -55,7 +57,7 @@ def render(found: Look) -> str:
         threshold=THRESHOLD,
         outliers=_outliers(found),
         flagged=0 if found.outliers is None else len(found.outliers.flagged),
-        neighbour=0 if found.outliers is None else found.outliers.k,
+        directions=0 if found.outliers is None else found.outliers.directions,
         limit=LIMIT,
         clusters=_clusters(found),
         map=_map(found),
@@ -63,6 +65,7 @@ def render(found: Look) -> str:
         second=None if found.second is None else f"{found.second.name}/{found.second.split}",
         uncovered=[] if found.covering is None else _tiles(found, found.covering.uncovered[:OUTLIERS]),
         folds=FOLDS,
+        accuracy="" if found.check is None else f"{100 * found.check.accuracy:.0f}",
         suspects=_suspects(found),
         all_suspects=0 if found.check is None else len(found.check.suspected),
         wrong=_wrong(found),

@@ -9,24 +9,26 @@ from pathlib import Path
 import numpy as np
 
 from evaluation.evaluate import limited
+from evaluation.frozen import unit
 from evaluation.look.clusters import Clusters, clusters
 from evaluation.look.duplicates import Duplicates, near_duplicates, thumbnails_of
 from evaluation.look.labels import LabelCheck, Overlap, check_labels, overlaps
 from evaluation.look.outliers import Outliers, outliers
 from evaluation.look.statistics import Covering, Spectrum, covering, spectrum
-from evaluation.report.drawing import unit
 from evaluation.report.maps import Places, map_places
+from zoo.console import Progress
 from zoo.data.base import Dataset
 from zoo.encoder import Encoder
 from zoo.errors import DataError
 from zoo.features.extract import embed
 from zoo.features.samples import Samples, sample_paths
 
-Progress = Callable[[str, int, int], None]
 #: Pictures of each split that are looked at unless more are asked for: all pairs are compared.
 LIMIT = 20_000
 #: Points on the map: more would hide each other, and each carries its picture.
 POINTS = 600
+#: Below this share of agreement with the labels a reader is warned of what the probe suspects.
+WEAK = 0.5
 
 
 @dataclass(frozen=True)
@@ -197,6 +199,11 @@ def look(
         telling("labels", 0, 1)
         _try(made, missing, "check", lambda: check_labels(features, labels, seed))
     if made.get("check") is not None:
+        if made["check"].accuracy < WEAK:
+            notes.append(
+                f"The probe agrees with only {100 * made['check'].accuracy:.0f} % of the labels: most labels that it "
+                "suspects will be right. Give more pictures of each class, or an encoder that tells them apart."
+            )
         made["overlaps"] = tuple(overlaps(made["check"]))
     result = Look(**made, missing=missing, notes=tuple(notes))
     if out is not None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evaluation.report.drawing import unit
+from evaluation.frozen import unit
 from zoo.errors import DataError
 from zoo.features.nearest import nearest
 

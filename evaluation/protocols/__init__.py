@@ -11,12 +11,16 @@ from evaluation.protocols.base import Protocol
 from evaluation.protocols.clustering import Clustering
 from evaluation.protocols.few_label import FewLabelProbe
 from evaluation.protocols.finetune import FineTuner
+from evaluation.protocols.gallery import Gallery
 from evaluation.protocols.knn import KNNProbe
+from evaluation.protocols.knn_dino import KNNDino
 from evaluation.protocols.knn_v1 import KNNProbeV1
+from evaluation.protocols.linear_sgd import LinearSGD
 from evaluation.protocols.logistic import LogisticProbe
 from evaluation.protocols.logistic_v1 import LogisticProbeV1
 from evaluation.protocols.logistic_v2 import LogisticProbeV2
 from evaluation.protocols.metric_learning import MetricLearning
+from evaluation.protocols.prototypes import Prototypes
 from evaluation.protocols.retrieval import Retrieval
 from evaluation.protocols.transfer import TransferProbe
 from zoo.errors import ConfigError, UnknownNameError, nearest
@@ -27,11 +31,15 @@ PROTOCOLS: dict[str, type[Protocol]] = {
     "logreg": LogisticProbe,
     "logreg_v2": LogisticProbeV2,  # earlier versions repeat numbers that were measured with them
     "logreg_v1": LogisticProbeV1,
+    "linear_sgd": LinearSGD,
     "transfer": TransferProbe,
     "knn": KNNProbe,
     "knn_v1": KNNProbeV1,
+    "knn_dino": KNNDino,
     "few_label": FewLabelProbe,
+    "prototypes": Prototypes,
     "retrieval": Retrieval,
+    "gallery": Gallery,
     "metric_learning": MetricLearning,
     "clustering": Clustering,
     "finetune": FineTuner,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
 import numpy as np
@@ -54,4 +55,4 @@ class MetricLearning(Protocol[MetricLearningV1]):
         scores, _ = ranked(both, self.settings.ks)
         metrics = {f"recall_at_{k}": scores[f"hit_{k}"] for k in self.settings.ks}
         metrics |= {"map_at_r": scores["map_at_r"], "r_precision": scores["r_precision"]}
-        return ranking_outcome(metrics, both.labels, warnings, self.seed)
+        return replace(ranking_outcome(metrics, both.labels, warnings, self.seed), of_test_samples=False)

@@ -63,7 +63,6 @@ def ranked(part: Features, ks: Sequence[int]) -> tuple[dict[str, np.ndarray], in
     if not len(queries):
         raise DataError("no class has two samples, so nothing can be retrieved; give more samples per class")
     bank, labels = torch.from_numpy(unit(part.features)), torch.from_numpy(part.labels)
-    ranks = torch.arange(1, len(bank), dtype=torch.float32)
     step = max(1, BLOCK // len(bank))
     found: dict[str, list[torch.Tensor]] = {}
     for start in range(0, len(queries), step):
@@ -72,17 +71,26 @@ def ranked(part: Features, ks: Sequence[int]) -> tuple[dict[str, np.ndarray], in
         similarity[torch.arange(len(rows)), rows] = -torch.inf  # the query itself comes last and is cut off
         order = similarity.argsort(dim=1, descending=True, stable=True)[:, :-1]
         match = (labels[order] == labels[rows, None]).float()
-        right = match.sum(dim=1)
-        precision = match.cumsum(dim=1) / ranks * match
-        within = match * (ranks <= right[:, None])
-        block = {f"hit_{k}": match[:, :k].amax(dim=1) for k in ks} | {
-            "ap": precision.sum(dim=1) / right,
-            "r_precision": within.sum(dim=1) / right,
-            "map_at_r": (precision * (ranks <= right[:, None])).sum(dim=1) / right,
-        }
-        for name, values in block.items():
+        for name, values in ranking_scores(match, ks).items():
             found.setdefault(name, []).append(values)
     return {name: torch.cat(parts).double().numpy() for name, parts in found.items()}, len(part) - len(queries)
+
+
+def ranking_scores(match: torch.Tensor, ks: Sequence[int]) -> dict[str, torch.Tensor]:
+    """`hit_K`, `ap`, `r_precision` and `map_at_r` of each query, `(Q,)`.
+
+    Args:
+        match: `(Q, M)`, 1 where the sample at that rank has the class of the query, else 0; at least one 1 in each row.
+    """
+    ranks = torch.arange(1, match.shape[1] + 1, dtype=torch.float32)
+    right = match.sum(dim=1)
+    precision = match.cumsum(dim=1) / ranks * match
+    within = ranks <= right[:, None]
+    return {f"hit_{k}": match[:, :k].amax(dim=1) for k in ks} | {
+        "ap": precision.sum(dim=1) / right,
+        "r_precision": (match * within).sum(dim=1) / right,
+        "map_at_r": (precision * within).sum(dim=1) / right,
+    }
 
 
 def ranking_outcome(values: dict[str, np.ndarray], labels: np.ndarray, warnings: Sequence[str], seed: int) -> Outcome:

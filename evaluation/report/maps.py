@@ -11,7 +11,8 @@ import numpy as np
 from evaluation.frozen import unit
 from evaluation.report.drawing import FAINT, TEXT, Figure, canvas, class_name, png, style
 from evaluation.report.neighbours import nearest_neighbours
-from evaluation.report.verdict import group_title, groups, subject_title
+from evaluation.report.verdict import group_title
+from zoo.checkpoint.judging import groups, subject_title
 from zoo.checkpoint.results import Result
 from zoo.errors import DataError
 
@@ -234,7 +235,7 @@ def _matrix(counts: np.ndarray, names: list[str], title: str) -> bytes:
 
 
 def score_chart(rows: Sequence[Result], encoder_name: str = "", *, name: str = "scores") -> Figure | None:
-    """Top-1 of the encoder and its floors under each protocol, with intervals.
+    """Top-1 of the encoder and its baselines under each protocol, with intervals.
 
     Returns:
         None where no row has a top-1.

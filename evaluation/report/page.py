@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from evaluation.protocols import describe, protocol_title
 from evaluation.report.tables import CAPTION, HEADERS, lines
-from evaluation.report.verdict import groups, verdict
+from evaluation.report.verdict import verdict
+from zoo.checkpoint.judging import groups
 from zoo.checkpoint.results import Result, setting_text
 from zoo.files import write_whole
 from zoo.text import page_text
@@ -40,7 +41,7 @@ def write_report(
 
     Args:
         folder: made if missing; files of the same name are replaced, each whole or not at all.
-        rows: of one encoder and its floors, under any number of protocols.
+        rows: of one encoder and its baselines, under any number of protocols.
         figures: in order; None (a figure that could not be drawn) is left out.
         notes: sentences for the reader, such as "trained for 30 epochs only".
         descriptions: protocol name -> what it means; None asks `evaluation.protocols.describe`.

@@ -14,10 +14,11 @@ from evaluation.report.maps import confusion
 from evaluation.report.neighbours import nearest_neighbours
 from evaluation.report.page import TEMPLATES, WIDE, data_records, embedded, licence_texts, protocol_texts
 from evaluation.report.tables import CAPTION, HEADERS, as_csv, lines
-from evaluation.report.verdict import Judgement, counted, groups, how, judged, versus_text
+from evaluation.report.verdict import counted, how
 from evaluation.suite import Entry, SuiteResults, SuiteRun
+from zoo.checkpoint.judging import Judgement, judged, versus_text
 from zoo.checkpoint.numbers import interval_text, metric_title, percent, points
-from zoo.checkpoint.results import Metric, Result
+from zoo.checkpoint.results import Metric, Result, variant_of
 from zoo.files import write_whole
 from zoo.text import page_text, printable
 
@@ -114,15 +115,14 @@ def headlines(rows: Sequence[Result], family: Sequence[Result] | None = None) ->
         family: all results of the page, whose comparisons are corrected together; default `rows`.
     """
     found = []
-    by_encoder = {id(group[0]): group for group in groups(rows)}
     for each in judged(rows, family):
-        values = {row.subject: row.metrics.get(each.metric) for row in by_encoder[id(each.row)]}
-        labels = each.row.settings.get("labels")
+        values = {subject: row.metrics[each.metric] for subject, row in each.baselines.items()}
+        variant = variant_of(each.row)
         found.append(
             Headline(
-                protocol=protocol_title(each.row.protocol) + (f", {labels}" if labels else ""),
+                protocol=protocol_title(each.row.protocol) + (f", {variant}" if variant else ""),
                 metric=metric_title(each.metric),
-                encoder=interval_text(values["encoder"]),
+                encoder=interval_text(each.row.metrics[each.metric]),
                 untrained=_value(values.get("untrained")),
                 raw=_value(values.get("raw")),
                 gain=_gain(each),

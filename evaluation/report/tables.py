@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from evaluation.report.verdict import group_title, groups, subject_title, versus_of, versus_text
+from evaluation.report.verdict import group_title, versus_of
+from zoo.checkpoint.judging import groups, subject_title, versus_text
 from zoo.checkpoint.numbers import interval_text, metric_title, percent
-from zoo.checkpoint.results import DataRecord, Result, setting_text
+from zoo.checkpoint.results import DataRecord, Result, setting_text, variant_of
 from zoo.text import printable
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def as_csv(rows: Sequence[Result]) -> str:
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(
-        ["dataset", "protocol", "labels", "subject", "headline", "headline_value"]
+        ["dataset", "protocol", "variant", "subject", "headline", "headline_value"]
         + [name + part for name in metrics for part in ("", "_low", "_high")]
         + [f"{metric}_minus_{other}{part}" for metric, other in pairs for part in ("", "_low", "_high", "_p")]
         + ["classes", "seed", "chosen", "settings", "warnings", "seconds", "command"]
@@ -109,7 +110,7 @@ def as_csv(rows: Sequence[Result]) -> str:
         own = row.metrics.get(row.headline or "")
         found = {(each.metric, each.other): [each.value, each.low, each.high, each.p] for each in row.versus}
         writer.writerow(
-            [row.test.name, row.protocol, row.settings.get("labels", ""), row.subject, row.headline]
+            [row.test.name, row.protocol, variant_of(row), row.subject, row.headline]
             + [own.value if own else ""]
             + [x for value in values for x in ((value.value, value.low, value.high) if value else ("", "", ""))]
             + [x for pair in pairs for x in found.get(pair, [""] * 4)]

@@ -2,98 +2,28 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
 
-from evaluation.paired import holm
 from evaluation.protocols import protocol_title
+from zoo.checkpoint.judging import (
+    LEVEL,
+    Judgement,
+    headline_of,
+    headline_versus,
+    judged,
+    subject_title,
+    versus_text,
+)
 from zoo.checkpoint.numbers import percent, points
-from zoo.checkpoint.results import Metric, Result, Versus, setting_text
+from zoo.checkpoint.results import Result, Versus, setting_text
 
 #: Above this many comparisons the verdict counts them instead of naming each.
 NAMED = 3
-#: A difference is said to be one below this p-value, after correction for all comparisons of a page.
-LEVEL = 0.05
-_ORDER = {"encoder": 0, "untrained": 1, "raw": 2}
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """How the encoder stands against the better of its baselines under one protocol.
-
-    Attributes:
-        outcome: `"above"`, `"below"`, `"same"` (not distinguishable), or `"alone"` where no baseline was measured.
-        row: the encoder's. baseline: the better baseline's; None without one.
-        metric: what was compared.
-        versus: the paired difference; None for results that were stored without one.
-        p: of the difference, corrected for all comparisons.
-    """
-
-    outcome: Literal["above", "below", "same", "alone"]
-    row: Result
-    metric: str
-    baseline: Result | None = None
-    versus: Versus | None = None
-    p: float | None = None
-
-
-def groups(rows: Sequence[Result]) -> list[list[Result]]:
-    """Rows that may be compared: same protocol, settings, data and seed. The encoder stands first, baselines follow."""
-    found: dict[str, list[Result]] = {}
-    for row in rows:
-        key = [row.protocol, row.settings, row.train.model_dump(), row.test.model_dump(), row.seed]
-        found.setdefault(json.dumps(key, sort_keys=True, default=str), []).append(row)
-    return [sorted(group, key=lambda row: _ORDER[row.subject]) for group in found.values()]
 
 
 def group_title(group: Sequence[Result], rows: Sequence[Result]) -> str:
     """The protocol, and whatever of data, settings and seed tells this group from the others in `rows`."""
     return ", ".join([group[0].protocol, *_particulars(group[0], rows)])
-
-
-def subject_title(row: Result, encoder_name: str = "") -> str:
-    """What was measured, in words."""
-    if row.subject == "encoder":
-        return f"encoder {encoder_name}".rstrip()
-    return (
-        "untrained encoder"
-        if row.subject == "untrained"
-        else {"image": "raw pixels", "skeleton": "raw joints"}[row.modality]
-    )
-
-
-def headline_of(row: Result) -> str:
-    """The metric that a comparison is about: the field's for the dataset, else top-1, else the first."""
-    return row.headline or ("top1" if "top1" in row.metrics else next(iter(row.metrics)))
-
-
-def judged(rows: Sequence[Result], family: Sequence[Result] | None = None) -> list[Judgement]:
-    """One judgement per protocol, data set and setting that the encoder was measured under.
-
-    Args:
-        family: all results that stand on the same page; their comparisons are corrected together. Default `rows`.
-    """
-    compared = [(row, versus) for row in (rows if family is None else family) for versus in _headline_versus(row)]
-    adjusted = holm([versus.p for _, versus in compared])
-    corrected = {(id(row), versus.other): p for (row, versus), p in zip(compared, adjusted, strict=True)}
-    found = []
-    for group in groups(rows):
-        row = group[0]
-        if row.subject != "encoder":
-            continue
-        metric = headline_of(row)
-        baselines = [other for other in group[1:] if metric in other.metrics]
-        better = max(baselines, key=lambda other: other.metrics[metric].value, default=None)
-        if better is None:
-            found.append(Judgement("alone", row, metric))
-            continue
-        versus = next((each for each in _headline_versus(row) if each.other == better.subject), None)
-        p = None if versus is None else corrected.get((id(row), versus.other), versus.p)
-        outcome = _paired(versus, p) if versus else _apart(row.metrics[metric], better.metrics[metric])
-        found.append(Judgement(outcome, row, metric, better, versus, p))
-    return found
 
 
 def verdict(rows: Sequence[Result]) -> str:
@@ -130,7 +60,7 @@ def how(found: Sequence[Judgement], rows: Sequence[Result]) -> str:
     if all(each.versus is None for each in found):
         unpaired = any(each.outcome != "alone" for each in found)
         return "Not compared in pairs: measure again to store paired differences." if unpaired else ""
-    comparisons = sum(len(_headline_versus(row)) for row in rows)
+    comparisons = sum(len(headline_versus(row)) for row in rows)
     parts = ["In brackets: 95 % intervals of the difference on the same test samples"]
     drawn = {each.versus.groups for each in found if each.versus and each.versus.groups}
     if drawn:
@@ -157,31 +87,9 @@ def gap(each: Judgement) -> str:
     return f"{percent(value)} points [{percent(low)}, {percent(high)}]"
 
 
-def versus_text(versus: Versus | None) -> str:
-    """`"+31.2 [+30.1, +32.3]"` in points; a dash for None."""
-    return "–" if versus is None else f"{points(versus.value)} [{points(versus.low)}, {points(versus.high)}]"
-
-
 def versus_of(group: Sequence[Result], row: Result) -> Versus | None:
     """The encoder's paired difference with a baseline row of its group, in the headline metric."""
-    return next((each for each in _headline_versus(group[0]) if each.other == row.subject), None)
-
-
-def _headline_versus(row: Result) -> list[Versus]:
-    return [] if not row.versus else [each for each in row.versus if each.metric == headline_of(row)]
-
-
-def _paired(versus: Versus, p: float | None) -> Literal["above", "below", "same"]:
-    certain = p is not None and p < LEVEL
-    if certain and versus.low > 0:
-        return "above"
-    return "below" if certain and versus.high < 0 else "same"
-
-
-def _apart(own: Metric, other: Metric) -> Literal["above", "below", "same"]:
-    if own.low > other.high:
-        return "above"
-    return "below" if own.high < other.low else "same"
+    return next((each for each in headline_versus(group[0]) if each.other == row.subject), None)
 
 
 def _clause(each: Judgement, rows: Sequence[Result]) -> str:

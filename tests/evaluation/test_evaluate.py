@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 from dataclasses import fields, replace
 
 import numpy as np
@@ -17,6 +18,7 @@ from evaluation.frozen import Features
 from evaluation.protocols import protocol
 from evaluation.protocols.knn import KNNProbe, KnnV2
 from evaluation.protocols.logistic import LogisticProbe, LogRegV3
+from tests.data_fixtures import make_folder
 from tests.zoo.checkpoints import same_weights, small_encoder, write_small
 from zoo.checkpoint.loading import load
 from zoo.checkpoint.results import read_results
@@ -92,8 +94,15 @@ def test_bad_input_is_one_line_and_exit_status_2(address, arguments, message, ca
     assert sum(line.startswith("error: ") for line in error.splitlines()) == 1
 
 
-def test_copies_of_training_images_in_the_test_split_are_reported(address):
+def test_copies_of_training_images_in_the_test_split_are_reported(address, tmp_path):
+    make_folder(tmp_path, per_class=10)
+    shutil.copy(tmp_path / "train" / "cat" / "0.png", tmp_path / "test" / "cat" / "copy.png")
     with pytest.warns(UserWarning, match="exact copies of training samples"):
+        probe(address, str(tmp_path), ProbeOptions(protocol="knn", no_floors=True), quiet=True)
+
+
+def test_the_same_samples_as_train_and_test_are_refused(address):
+    with pytest.raises(DataError, match="share 160 of 160 samples"):
         probe(address, DATA, ProbeOptions(test_split="train", protocol="knn", no_floors=True), quiet=True)
 
 

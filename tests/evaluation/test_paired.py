@@ -7,9 +7,14 @@ import pytest
 from scipy import stats
 
 from evaluation.evaluate import evaluate
-from evaluation.frozen import Outcome
-from evaluation.paired import Scores, difference, holm, mcnemar, pooled, scores_of, spread
+from evaluation.frozen import Features, Outcome
+from evaluation.measured import ONE_GROUP, collect, table_rows
+from evaluation.paired import Scores, difference, mcnemar, pooled, scores_of, spread
+from evaluation.protocols.knn import KNNProbe, KnnV2
+from evaluation.protocols.prototypes import Prototypes, PrototypesV1
+from tests.evaluation.test_probe import people
 from tests.zoo.checkpoints import write_small
+from zoo.checkpoint.judging import holm
 from zoo.checkpoint.loading import load
 from zoo.checkpoint.results import Result
 from zoo.data.addresses import open_dataset
@@ -153,3 +158,24 @@ def test_results_without_differences_stay_readable(found):
     old = {key: value for key, value in row.model_dump(mode="json").items() if key not in ("versus", "spread")}
     assert Result.model_validate(old).metrics == row.metrics
     assert Result.model_validate_json(row.model_dump_json()) == row
+
+
+def test_groups_reach_the_rows_and_one_group_is_said():
+    train, test = people(120, 6, 0), people(90, 3, 1, first=6)
+    found: dict = {"encoder": {}, "raw": {}}
+    for subject, spread_of in (("encoder", 1.0), ("raw", 0.0)):
+        parts = [Features(part.features * spread_of + 1, part.labels, groups=part.groups) for part in (train, test)]
+        for probe in (
+            KNNProbe(KnnV2(k_grid=(5,))),
+            Prototypes(PrototypesV1(ways=2, shots=(1,), queries=5, episodes=9)),
+        ):
+            collect(probe, parts, None, found[subject])
+    record = {"name": "toys", "split": "test", "fingerprint": "f", "samples": 90}
+    shared = {"train": record, "test": record, "classes": 3}
+    rows = table_rows(found, test, None, None, shared)
+    drawn = {row.protocol: {each.groups for each in row.versus} for row in rows if row.subject == "encoder"}
+    assert drawn == {"knn-v2": {3}, "prototypes-v1": {None}}  # episodes are not of one person
+    one = Features(test.features, test.labels, groups=np.zeros(90, dtype=int))
+    for row in table_rows(found, one, None, None, shared):
+        assert ONE_GROUP in row.warnings and all(each.groups is None for each in row.versus)
+        assert all(each.high > each.low for each in row.versus)

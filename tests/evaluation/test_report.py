@@ -15,7 +15,8 @@ from evaluation.report.drawing import Figure
 from evaluation.report.maps import score_chart
 from evaluation.report.page import write_report
 from evaluation.report.tables import as_csv, lines, table
-from evaluation.report.verdict import groups, judged, verdict
+from evaluation.report.verdict import verdict
+from zoo.checkpoint.judging import groups, judged
 from zoo.checkpoint.results import DataRecord, Metric, Result, Versus
 from zoo.errors import DataError
 

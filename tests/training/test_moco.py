@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -188,7 +189,7 @@ def test_momentum_encoder_follows_parameters_only():
         torch.testing.assert_close(k, 0.9 * o + 0.1 * q)
     for name, buffer in method.key_encoder.named_buffers():
         assert torch.equal(buffer, buffers[name])
-    own, other = method.encoder.layers[1].running_mean, method.key_encoder.encoder.layers[1].running_mean
+    own, other = method.encoder.network[1].running_mean, method.key_encoder.encoder.network[1].running_mean
     assert not torch.equal(own, other) and other.abs().max() > 0
 
 
@@ -279,6 +280,40 @@ def test_groups_must_fit_the_batch(groups, said):
         group_size(groups, 8)
 
 
+@pytest.mark.parametrize(
+    ("groups", "accumulate", "fits"),
+    [
+        (8, 8, False),
+        (8, 4, True),
+        (8, 3, False),
+        (4, 4, False),
+        (2, 1, True),
+        (4, 2, True),
+        (1, 8, True),
+        (2, 4, False),
+    ],
+)
+def test_a_pass_holds_two_whole_groups_or_shuffling_hides_nothing(groups, accumulate, fits):
+    """With one group in a pass, all keys share their statistics with all positives; with half a group, the two views of
+    a symmetric loss share one. A single group for everything is asked for on purpose."""
+    if fits:
+        assert group_size(groups, 64, accumulate) == 64 // groups
+        return
+    with pytest.raises(ConfigError, match="at least two groups in each of the") as error:
+        group_size(groups, 64, accumulate)
+    better = re.search(r"use (\d+)", str(error.value))
+    if better:
+        group_size(int(better[1]), 64, accumulate)
+
+
+def test_a_recipe_whose_passes_hold_one_group_is_refused(tmp_path):
+    """Measured before it was refused: every key depended on the first image of its pass, as if nothing were split."""
+    with pytest.raises(
+        ConfigError, match="least two groups in each of the 4 passes: otherwise ShuffleBN hides nothing; use 8"
+    ):
+        trainer_for(tmp_path / "run", tiny(**TINY, accumulate=4))
+
+
 def test_the_encoder_is_saved_as_if_nothing_were_split():
     plain = TinyEncoder(nn.BatchNorm2d)
     plain.load_state_dict(moco().encoder.state_dict())
@@ -362,7 +397,7 @@ class SmallEncoder(TinyEncoder):
         layers: list[nn.Module] = []
         for inputs, outputs, stride in [(3, 16, 1), (16, 32, 2), (32, 32, 2)]:
             layers += [nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
-        self.layers = nn.Sequential(*layers[:-1])
+        self.network = nn.Sequential(*layers[:-1])
 
 
 @pytest.mark.parametrize("config", [{}, {"symmetric": True}, {"negatives": "batch_and_queue"}])

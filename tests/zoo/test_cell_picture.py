@@ -69,8 +69,11 @@ def test_cards_of_searched_networks_show_the_cell():
 def test_a_missing_picture_is_a_stale_card(tmp_path, monkeypatch):
     name = "ssnas_cell_cifar10"
     monkeypatch.setattr("zoo.publish.check.CARDS", tmp_path)
-    (tmp_path / f"{name}.md").write_text(render_card(catalog.config(name), catalog.results(name)))
+    config, results = catalog.config(name), catalog.results(name)
+    (tmp_path / f"{name}.md").write_text(render_card(config, results))
+    pictures = card_pictures(config, results)
+    (tmp_path / f"{name}_results.svg").write_text(pictures[f"{name}_results.svg"])
     (failed,) = [check.text for check in verify(name) if not check.ok]
     assert f"the picture {name}_cell.svg of the model card is missing" in failed
-    (tmp_path / f"{name}_cell.svg").write_text(card_pictures(catalog.config(name))[f"{name}_cell.svg"])
+    (tmp_path / f"{name}_cell.svg").write_text(pictures[f"{name}_cell.svg"])
     assert all(check.ok for check in verify(name))

@@ -57,7 +57,8 @@ def test_the_card_shows_a_claim_and_keeps_it(tmp_path):
     out = {"out": tmp_path / "out", "cards_dir": tmp_path / "cards"}
     folder = publish(run, "simclr_small_toys", claims=[read_claim(tmp_path / "claim.json")], **out)
     text = (tmp_path / "cards" / "simclr_small_toys.md").read_text()
-    assert "## Claim: better beats plain" in text and claim().table() in text and "not on these weights" in text
+    assert "<summary>Claim 1</summary>" in text and claim().table() in text and "not on these weights" in text
+    assert "- better beats plain (top-1 accuracy on the test split of toys, logreg-v1): best evidence for it: " in text
     assert text == render_card(read_config(folder), read_results(folder / "results.json"))
     # Measured anew from the published folder: the claim stays.
     publish(folder, "simclr_small_toys", results=results_for(config), overwrite=True, **out)

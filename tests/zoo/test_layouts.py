@@ -291,6 +291,8 @@ def test_the_same_samples_as_train_and_test_are_refused(tmp_path):
     digits = open_dataset("digits", "train")
     with pytest.raises(DataError, match="share 3 of 3 samples"):
         check_pair(digits, digits.subset([4, 5, 6]))
+    with pytest.raises(DataError, match="share 539 of 539 samples"):
+        check_pair(open_dataset("digits", "all"), open_dataset("digits", "test"))
 
 
 def test_classes_are_compared_by_name(tmp_path):

@@ -233,7 +233,10 @@ def test_card_holds_every_fact(tmp_path):
     entry = front["model-index"][0]["results"][0]
     assert entry["metrics"][0]["value"] == 0.8123 and entry["dataset"]["revision"] == "cd34"
     for fact in (
-        "81.2 % [80.2, 82.2] | 40.6 % [39.6, 41.6] | 30.0 % [29.0, 31.0]",
+        "81.2 % [80.2, 82.2] | 40.6 % [39.6, 41.6] | 30.0 % [29.0, 31.0] | +40.7, unpaired |",
+        "code MIT, weights MIT, training data CC0",
+        "Not measured: linear probe, kNN, few labels, fine-tuning.",
+        "(simclr_small_toys_results.svg)",
         "logistic_v1",
         "`python -m evaluation simclr_small_toys toys`",
         "only 50 test samples",
@@ -259,12 +262,12 @@ def test_card_writes_settings_as_a_person_would(tmp_path):
     odd = {"c_grid": [1e-6, 10**-5.5], "limit": None, "name": "x"}
     rows = tuple(row.model_copy(update={"settings": odd, "chosen": {"C": 10**0.5}}) for row in results.rows)
     card = cards.render_card(config, results.model_copy(update={"rows": rows}))
-    assert "c_grid = [1e-06, 3.16228e-06], limit = none" in card and "C = 3.16228;" in card
+    assert "c_grid = [1e-06, 3.16228e-06], limit = none" in card and "C = 3.16228\n" in card
 
 
 def test_card_without_results_claims_nothing(tmp_path):
     card = cards.render_card(write_small(tmp_path / "c"))
-    assert "Not measured yet" in card and "%" not in card and "model-index" not in card
+    assert "Not measured yet" in card and "%" not in card and "model-index" not in card and "svg" not in card
 
 
 def test_card_table_survives_odd_text(tmp_path):

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from zoo.data.addresses import available_splits, open_dataset
+from zoo.data.pairs import check_pair
 from zoo.data.readers.restricted_pickle import load_plain
-from zoo.errors import DataError
+from zoo.errors import DataError, DataWarning
 
 
 def annotation(name="a", label=0, shape=(1, 4, 25, 3), dtype=np.float16):
@@ -44,7 +45,9 @@ def test_pyskl_files_of_every_protocol(tmp_path, protocol):
         ({"split": ["a"]}, "must map names"),
         ({"annotations": [annotation(shape=(1, 4, 17, 2))]}, "2-D files"),
         ({"annotations": [annotation(shape=(1, 4, 17, 3))]}, "17"),
-        ({"annotations": [annotation(shape=(1, 0, 25, 3))]}, "got shape"),
+        ({"annotations": [annotation(shape=(1, 0, 25, 3))]}, "1 annotations without a body or frame"),
+        ({"annotations": [annotation("a", "wave"), annotation("b", 1)]}, "1 as text and 1 as numbers"),
+        ({"annotations": [annotation(label=0.5)]}, "labels must be whole numbers from 0, or all text, got 0.5"),
         ({"annotations": [annotation(label=-1)]}, "count from 0"),
         ({"annotations": [{"label": 1}]}, "'keypoint'"),
     ],
@@ -52,6 +55,32 @@ def test_pyskl_files_of_every_protocol(tmp_path, protocol):
 def test_pyskl_refuses_other_contents(tmp_path, changes, message):
     with pytest.raises(DataError, match=message):
         open_dataset(pyskl(tmp_path / "x.pkl", **changes), "all")
+
+
+def test_what_a_split_lacks_is_counted_and_said(tmp_path):
+    items = [annotation(name) for name in "ab"] + [
+        annotation("c", shape=(0, 4, 25, 3)),
+        annotation("d") | {"keypoint": []},
+    ]
+    path = pyskl(
+        tmp_path / "x.pkl", split={"xsub_train": ["a", "c", "d", "y", "z"], "xsub_val": ["a", "b"]}, annotations=items
+    )
+    with pytest.warns(DataWarning, match="5 seen, 1 taken, 4 left out: 2 sequences that the split lists") as said:
+        train = open_dataset(path, "xsub_train")
+    assert train.keys == ["a"] and train.report.left["annotations without a body or frame"] == ("c", "d")
+    assert train.report.left["sequences that the split lists but the file does not hold"] == ("y", "z")
+    assert "1 of its sequences are in xsub_val as well, such as a" in str(said[0].message)
+    with pytest.raises(DataError, match="share 1 of 2 samples"):
+        check_pair(train, open_dataset(path, "xsub_val"))
+
+
+def test_text_labels_and_groups_from_names(tmp_path):
+    names = [f"S00{i}C00{3 - i}P01{i}R001A00{i}" for i in (1, 2)]
+    items = [annotation(names[0], "wave"), annotation(names[1], "clap")]
+    data = open_dataset(pyskl(tmp_path / "x.pkl", split={"xsub_train": names}, annotations=items), "xsub_train")
+    assert data.class_names == ("clap", "wave") and data.labels.tolist() == [1, 0]
+    groups = {kind: values.tolist() for kind, values in data.groups.items()}
+    assert groups == {"person": [11, 12], "camera": [2, 1], "setup": [1, 2]}
 
 
 class Evil:

@@ -189,3 +189,16 @@ def test_a_config_that_cannot_be(broken, changes, said):
     (broken / "config.json").write_text(json.dumps({**raw, **changes}))
     with pytest.raises(ConfigError, match=said):
         zoo.load(f"local-dir:{broken}")
+
+
+def test_probe_and_scikit_learn_take_the_address(folders):
+    from evaluation import evaluate
+    from zoo.sklearn import EncoderTransformer
+
+    address = f"local-dir:{folders['vit_registers'][0]}"
+    encoder = zoo.load(address)
+    train, test = (zoo.open_dataset("synthetic:shapes?n=40&size=16", split) for split in ("train", "test"))
+    found = evaluate(encoder, train, test, protocols=("knn",), precision="fp32")
+    assert {row.subject for row in found.rows} >= {"encoder", "untrained", "raw"}
+    features = EncoderTransformer(address).fit_transform(PHOTOS)
+    assert np.array_equal(features, zoo.extract(encoder, PHOTOS).features)

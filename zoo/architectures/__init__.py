@@ -51,4 +51,6 @@ def build(architecture: Architecture, input: Any) -> Encoder:
         arguments = cls.Arguments.model_validate(architecture.arguments)
     except ValidationError as error:
         raise ConfigError(f"architecture {architecture.family!r}: {first_problem(error)}") from None
-    return cls(arguments, input)
+    from zoo.architectures.pointwise import pick_pixels_first
+
+    return pick_pixels_first(cls(arguments, input))

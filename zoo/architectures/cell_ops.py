@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zoo.architectures.pointwise import pick_pixels_first
+
 
 def relu_conv_bn(inputs: int, outputs: int, kernel: int = 1, stride: int = 1, affine: bool = True) -> nn.Sequential:
     """ReLU, one convolution, batch norm."""
@@ -63,6 +65,7 @@ class FactorizedReduce(nn.Module):
         self.even = nn.Conv2d(inputs, half, 1, stride=2, bias=False)
         self.odd = nn.Conv2d(inputs, outputs - half, 1, stride=2, bias=False)
         self.norm = nn.BatchNorm2d(outputs, affine=affine)
+        pick_pixels_first(self)
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(x)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, Literal
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_serializer
 from torch import Tensor, nn
 
-from zoo.encoder import Encoder
+from zoo.encoder import LAST_LAYER, Encoder, Layer
 from zoo.errors import ConfigError, InputError, ZooError, nearest
 from zoo.preprocessing.image import ImageInput
 from zoo.strict import Strict
@@ -37,6 +38,11 @@ class TimmArguments(Strict):
     stem: Literal["imagenet", "cifar"] = "imagenet"
     model_args: dict[str, Any] = {}
     timm_defaults: TimmDefaults | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_none(self, handler: Any) -> dict[str, Any]:
+        # Older zoos refuse a key that they do not know.
+        return {key: value for key, value in handler(self).items() if key != "timm_defaults" or value is not None}
 
     @field_validator("model_args")
     @classmethod
@@ -84,6 +90,51 @@ class ImageEncoder(Encoder):
 
     def _features(self, x: Tensor, lengths: Tensor | None) -> Tensor:
         return self.backbone.forward_features(x)
+
+    def forward_features(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """The last map `(N, C, H', W')`, of transformers too. Raises InputError: as `forward`; tokens without a map."""
+        self._check(x, lengths)
+        return self._layer(self._features(x, lengths), x).map
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        info = getattr(self.backbone, "feature_info", None)
+        names = [part["module"] for part in info] if isinstance(info, list) else []
+        return (*names, LAST_LAYER) if hasattr(self.backbone, "forward_intermediates") else (LAST_LAYER,)
+
+    def _intermediates(self, x: Tensor, layers: tuple[str, ...]) -> dict[str, Layer]:
+        names = self.layers
+        indices = sorted({names.index(name) for name in layers if name != LAST_LAYER})
+        if not indices:
+            return {name: self._layer(self._features(x, None), x) for name in layers}
+        run = self.backbone.forward_intermediates
+        tokens = {"return_prefix_tokens": True} if "return_prefix_tokens" in inspect.signature(run).parameters else {}
+        last, maps = run(x, indices=indices, output_fmt="NCHW", **tokens)
+        parts = [part if isinstance(part, tuple) else (part, None) for part in maps]
+        found = {names[i]: Layer(*part, self._class_token(part[1])) for i, part in zip(indices, parts, strict=True)}
+        if LAST_LAYER in layers:
+            found[LAST_LAYER] = self._layer(last, x)
+        return {name: found[name] for name in layers}
+
+    def _layer(self, raw: Tensor, x: Tensor) -> Layer:
+        """What timm's `forward_features` gives, as a map with the other tokens beside it."""
+        if raw.ndim == 4:
+            channels_last = getattr(self.backbone, "output_fmt", "NCHW") == "NHWC"
+            return Layer(raw.permute(0, 3, 1, 2) if channels_last else raw)
+        count = getattr(self.backbone, "num_prefix_tokens", 0)
+        patches = getattr(self.backbone, "patch_embed", None)
+        if raw.ndim != 3 or not hasattr(patches, "dynamic_feat_size"):
+            raise InputError(f"{self.name} gives features {tuple(raw.shape)}, which form no map")
+        height, width = patches.dynamic_feat_size(tuple(x.shape[-2:]))
+        if raw.shape[1] - count != height * width:
+            raise InputError(f"{self.name} gives {raw.shape[1]} tokens, which are no map of {height}x{width}")
+        prefix = raw[:, :count] if count else None
+        tokens = raw[:, count:].transpose(1, 2)
+        return Layer(tokens.reshape(len(raw), -1, height, width), prefix, self._class_token(prefix))
+
+    def _class_token(self, prefix: Tensor | None) -> Tensor | None:
+        has_one = prefix is not None and getattr(self.backbone, "cls_token", None) is not None
+        return prefix[:, 0] if has_one else None
 
     def pool(self, features: Tensor, lengths: Tensor | None = None) -> Tensor:
         """timm's own pooling of this backbone (global average for ResNets)."""

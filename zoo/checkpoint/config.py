@@ -26,6 +26,8 @@ from zoo.preprocessing.skeleton import SkeletonInput
 from zoo.strict import Architecture, FileName, Sha256, Strict, _no_constant, _shown, first_problem, unique_keys
 
 FORMAT_VERSION = 1
+#: The terms of weights that were trained here from nothing.
+LICENCE = "MIT"
 MAX_CONFIG_BYTES = 1 << 20
 #: A checkpoint larger than this is refused unread: no architecture of the zoo comes near it.
 MAX_WEIGHT_BYTES = 8 << 30
@@ -53,20 +55,24 @@ class DatasetRecord(Strict):
 
 
 class _Started(Strict):
-    """A record that may name the checkpoint it went on from. Older zoos refuse that key, so None is not written."""
+    """A record that may name the checkpoint it went on from. Older zoos refuse newer keys, so None is not written."""
 
     started_from: StartedFrom | None = None
 
     @model_serializer(mode="wrap")
     def _without_none(self, handler: Any) -> dict[str, Any]:
         data = handler(self)
-        return {key: value for key, value in data.items() if key != "started_from" or value is not None}
+        return {key: value for key, value in data.items() if key not in _NEWER or value is not None}
+
+
+_NEWER = ("started_from", "licence")
 
 
 class StartedFrom(_Started):
     """The checkpoint whose weights a training started from, where it was found, and its own training.
 
     `method`: the title of what trained it. `started_from`: what that training had started from in its turn.
+    `licence`: the terms of those weights where they are not the zoo's own; what is trained on from them keeps them.
     """
 
     name: str
@@ -76,6 +82,7 @@ class StartedFrom(_Started):
     dataset: DatasetRecord
     epochs: float | None = Field(ge=0)
     samples_seen: int | None = Field(ge=0)
+    licence: str | None = None
 
 
 class Training(_Started):
@@ -120,7 +127,7 @@ class CheckpointConfig(Strict):
     method: Method
     weights: Weights
     training: Training
-    licence: str = "MIT"
+    licence: str = LICENCE
     mirrors: tuple[Annotated[str, Field(max_length=512)], ...] = Field(default=(), max_length=16)
 
     @field_validator("name")

@@ -14,7 +14,7 @@ from zoo.checkpoint.config import parse_config
 from zoo.checkpoint.opening import fetch_weights, open_source
 from zoo.checkpoint.sources import Source
 from zoo.checkpoint.timm_layout import is_timm, load_timm, parse_timm
-from zoo.device import check_device
+from zoo.device import check_device, plain_torch
 from zoo.encoder import Encoder
 from zoo.errors import CheckpointError
 
@@ -28,7 +28,7 @@ def load(
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
 ) -> Encoder:
-    """An encoder in eval mode with float32 weights.
+    """An encoder in eval mode with float32 weights, whatever default dtype, device or mode torch is in.
 
     Args:
         address: a catalogue name (`list_models()`), `timm:NAME[.TAG][@revision]` (any pretrained model of timm),
@@ -54,11 +54,9 @@ def load(
     def opened() -> Source:
         return open_source(address, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
 
-    if pretrained:
-        encoder = _load_stable(opened)
-    else:
-        encoder = _untrained(opened())
-    return (encoder if place.type == "cpu" else encoder.to(place)).eval()
+    with plain_torch():
+        encoder = _load_stable(opened) if pretrained else _untrained(opened())
+        return (encoder if place.type == "cpu" else encoder.to(place)).eval()
 
 
 def _untrained(source: Source) -> Encoder:

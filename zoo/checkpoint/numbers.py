@@ -11,6 +11,7 @@ METRICS = {
     "top1": "top-1 accuracy",
     "mean_per_class": "mean per-class accuracy",
     "map": "mAP",
+    "episode_acc": "accuracy over episodes",
     "map_at_r": "MAP@R",
     "r_precision": "R-precision",
     "nmi": "NMI",
@@ -23,6 +24,11 @@ def metric_title(metric: str) -> str:
     """`"recall_at_1"` -> `"R@1"`; an unknown metric keeps its name, with spaces."""
     known = METRICS.get(metric, re.sub(r"^recall_at_(\d+)$", r"R@\1", metric))
     return known.replace("_", " ")
+
+
+def rounded(fraction: float) -> float:
+    """A fraction for metadata, to a hundredth of a per cent."""
+    return round(fraction, 4)
 
 
 def percent(fraction: float) -> str:

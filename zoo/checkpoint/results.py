@@ -157,6 +157,11 @@ class Results(Strict):
         return json.dumps(self.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n"
 
 
+def variant_of(row: Result) -> str:
+    """What tells this row from others of its protocol that the same run made: `"5 %"`, `"k = 20"`; "" for none."""
+    return str(row.settings.get("labels") or row.settings.get("variant") or "")
+
+
 def read_results(path: str | Path) -> Results:
     """Read a `results.json`.
 

@@ -24,8 +24,12 @@ from zoo.errors import CheckpointError, ConfigError
 from zoo.files import disk_errors, replacing_folder
 from zoo.strict import Architecture, first_problem
 
+#: Pictures that belong to a model card.
+PICTURE = r"[\w.-]+_(?:cell|results)\.svg"
 #: What a checkpoint folder holds; anything else in one was put there by a person.
-_OWN = re.compile(r"config\.json|results\.json|reference\.json|README\.md|[\w.-]+\.safetensors|\.eval_results")
+_OWN = re.compile(
+    rf"config\.json|results\.json|reference\.json|README\.md|[\w.-]+\.safetensors|\.eval_results|{PICTURE}"
+)
 _FLOATS = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
 

@@ -246,6 +246,9 @@ def demo(
     workers: WorkersOption = None,
     quiet: QuietOption = False,
     no_adapt: Annotated[bool, typer.Option("--no-adapt", help="stop after the first probe")] = False,
+    minutes: Annotated[
+        float, typer.Option(min=0.1, help="adapting stops after this long, with what has been learned by then")
+    ] = 2.0,
     picture: Annotated[
         Path | None, typer.Option(help="a PNG file for the maps of the features before and after adapting")
     ] = None,
@@ -258,8 +261,8 @@ def demo(
     """
     from evaluation.demo import run
 
-    def adapt(address: str, where: str, split: str, most: int, folder: Path) -> tuple[str, bool]:
-        return _adapt(address, where, split, most, folder, device, quiet)
+    def adapt(address: str, where: str, split: str, samples: int, folder: Path) -> tuple[str, bool]:
+        return _adapt(address, where, split, samples, folder, minutes, device, quiet)
 
     report = run(
         data, encoder, out, limit, modality, adapt=None if no_adapt else adapt, picture=picture, download=download,
@@ -269,22 +272,28 @@ def demo(
         typer.launch(str(report))
 
 
-#: Adapting in the demo stops after this long, with what has been learned by then.
-ADAPT_MINUTES = 2.0
+#: Samples in a step of adapting; fewer where there are fewer pictures.
+ADAPT_BATCH = 64
 
 
 def _adapt(
-    encoder: str, data: str, split: str, limit: int, folder: Path, device: str | None, quiet: bool
+    encoder: str, data: str, split: str, samples: int, folder: Path, minutes: float, device: str | None, quiet: bool
 ) -> tuple[str, bool]:
     """Train an encoder further on unlabelled pictures; its new address, and whether the training reached its end."""
     from training.run import train as run
+    from zoo.checkpoint.loading import load
 
+    side = load(encoder).input.size[0]
+    halves = [{"until": 0.8, "size": side // 2}, {"until": 1.0, "size": side}] if side >= 32 else []
     changes = [
-        f"encoder={json.dumps({'init': encoder})}", f"data.dataset={json.dumps(data)}",
+        f"encoder={json.dumps({'init': encoder})}",
+        f"data.dataset={json.dumps(data)}",
         f"data.split={json.dumps(split)}",
-        f"data.limit={limit}",
-    ]  # fmt: skip
-    done = run("adapt", changes, out=folder, fresh=True, minutes=ADAPT_MINUTES, device=device, quiet=quiet)
+        f"data.limit={samples}",
+        f"batch_size={min(ADAPT_BATCH, samples)}",
+        f"view_sizes={json.dumps(halves)}",  # most steps at half the side, which cost a quarter
+    ]
+    done = run("adapt", changes, out=folder, fresh=True, minutes=minutes, device=device, quiet=quiet)
     if done.finished:
         return f"local-dir:{done.result}", True
     part = run("adapt", changes, out=folder, export=True, device=device, quiet=True)

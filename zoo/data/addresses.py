@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import warnings
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import numpy as np
 
 from zoo.data.base import Dataset, Joined
 from zoo.data.reader import Address, Options, Reader
-from zoo.data.splits import held_out
+from zoo.data.splits import are_counterparts, held_out
 from zoo.data.unreadable import readable
 from zoo.errors import DataError, DataWarning, UnknownNameError, nearest
 
@@ -47,8 +46,8 @@ def open_dataset(
             - `"hf:org/name[@revision][:config]"`: the Hugging Face Hub, needs the extra `datasets`;
             - `"synthetic:shapes[?n=2048&size=32&seed=0]"`: drawn on the spot; so are `synthetic:rectangle-triangle`
               and `synthetic:circle-square` (`n`, `size`, `seed`), the two drawn sets of ConRec;
-            - skeletons: a folder of N-UCLA JSON, NTU `.skeleton` or PKU-MMD text files, a pyskl `.pkl`, an
-              `(N, C, T, V, M)` `.npy`, the zoo's `.npz` (zoo/data/readers/skeleton_arrays.py), or
+            - skeletons: a folder of N-UCLA JSON, NTU `.skeleton` or PKU-MMD text files, a pyskl `.pkl`, CTR-GCN's
+              `NTU60_CS.npz`, an `(N, C, T, V, M)` `.npy`, the zoo's `.npz` (zoo/data/readers/skeleton_arrays.py), or
               `"synthetic:motion[?n=512&seed=0]"`; `nucla:`, `ntu60:`, `ntu120:`, `pku:`, `pyskl:` and
               `skeletons:` before a path say which.
         split: name of the split, or several joined, as in `"train+val"`; may be left out if there is only one, or
@@ -78,7 +77,11 @@ def open_dataset(
     parts = [_open(reader, name) for name in names]
     data = parts[0] if len(parts) == 1 else Joined(parts)
     if inspect:
-        others = [_open(reader, name) for name in known if name not in names and counterparts(names, name)]
+        others = [
+            _open(reader, name)
+            for name in known
+            if name not in names and all(are_counterparts(each, name) for each in names)
+        ]
         data.reported(notes=_inspected(data, others))
     if data.report.left or data.report.notes:
         warnings.warn(f"{data.name}/{data.split}: {data.report}", DataWarning, stacklevel=2)
@@ -139,7 +142,7 @@ def choose_split(address: str, split: str | None, known: list[str]) -> str:
             return known[0]
         if "all" in known:
             return "all"
-        raise UnknownNameError(f"{address} has the splits {', '.join(known)}; name one, as in split={known[0]!r}")
+        raise UnknownNameError(f"{address} has the splits {', '.join(known)}; name one of them")
     meaning = split_of(split)
     for candidate in (split, meaning):
         if candidate in known:
@@ -149,23 +152,6 @@ def choose_split(address: str, split: str | None, known: list[str]) -> str:
         if meaning is not None and split_of(candidate) == meaning:
             return candidate
     raise UnknownNameError(f"{address} has no split {split!r}; {nearest(split, known)}")
-
-
-_ROLE = re.compile(r"(?<![a-z])(trainval|train|validation|val|test)(?![a-z])")
-
-
-def counterparts(names: list[str], other: str) -> bool:
-    """Whether two splits should share no sample: names that differ in their role alone, as `xsub-train`, `xsub-test`.
-
-    `trainval` holds `train` and `val`, and `all` holds everything, so these are no counterparts.
-    """
-    for name in names:
-        if _ROLE.sub("*", name) != _ROLE.sub("*", other) or not _ROLE.search(name):
-            return False
-        roles = {_ROLE.search(name)[0], _ROLE.search(other)[0]}
-        if "trainval" in roles and "test" not in roles:
-            return False
-    return True
 
 
 def _inspected(data: Dataset, others: list[Dataset]) -> list[str]:

@@ -65,6 +65,8 @@ class Dataset:
         licence: terms of use as the source states them, or "unknown".
         groups: what samples have in common beyond their class: kind (`"person"`, `"camera"`, `"setup"`) -> `(N,)`
             int64. Empty where the reader knows of none.
+        home: the place within which `keys` name samples across splits; None where the same key in two splits means
+            two samples.
         layout: joint names of skeletons, one of `zoo.preprocessing.joints.LAYOUTS`; empty for images.
     """
 
@@ -77,6 +79,7 @@ class Dataset:
     licence: str = "unknown"
     groups: Mapping[str, np.ndarray] = {}
     layout: str = ""
+    home: str | None = None
     _report: Report | None = None
 
     def __init__(
@@ -332,15 +335,15 @@ class Joined(Dataset):
         part = int(np.searchsorted(self.starts, index, side="right")) - 1
         return self.parts[part].sample(index - int(self.starts[part]))
 
-    def check_unchanged(self) -> None:
-        for part in self.parts:
-            part.check_unchanged()
-
     @cached_property
     def fingerprint(self) -> str:
         """sha256 (hex) over the fingerprints of the parts."""
         head = "encoder-zoo joined 1\n" + "\n".join(part.fingerprint for part in self.parts)
         return hashlib.sha256(head.encode()).hexdigest()
+
+    def check_unchanged(self) -> None:
+        for part in self.parts:
+            part.check_unchanged()
 
 
 class Subset(Dataset):
@@ -369,15 +372,15 @@ class Subset(Dataset):
     def sample(self, index: int) -> Any:
         return self.parent.sample(int(self.indices[index]))
 
-    def check_unchanged(self) -> None:
-        self.parent.check_unchanged()
-
     @cached_property
     def fingerprint(self) -> str:
         """sha256 (hex) over the parent's fingerprint and the indices."""
         indices = np.ascontiguousarray(self.indices, dtype="<i8")
         head = b"encoder-zoo subset 1\n" + self.parent.fingerprint.encode()
         return hashlib.sha256(head + indices.tobytes()).hexdigest()
+
+    def check_unchanged(self) -> None:
+        self.parent.check_unchanged()
 
 
 def _checked(indices: np.ndarray, size: int) -> np.ndarray:

@@ -88,6 +88,12 @@ class ImageSequence(Dataset):
         self.check_unchanged()
         return digest.hexdigest()
 
+    def _state(self) -> str | None:
+        if is_tensor(self.images) or (isinstance(self.images, np.ndarray) and self._is_numeric()):
+            return None
+        files = [os.fspath(item) for item in self.images if isinstance(item, (str, os.PathLike))]
+        return file_state(files, [""] * len(files)) if files else None
+
 
 def _checked(images: Any) -> Any:
     """`images` if they are a sequence of pictures and nothing else. Raises InputError."""

@@ -21,7 +21,10 @@ def check_pair(train: Dataset, test: Dataset) -> None:
     """
     for part in (train, test):
         if part.labels is None:
-            raise DataError(f"{part.name}/{part.split} has no labels; a probe needs them (class folders give labels)")
+            raise DataError(
+                f"{part.name}/{part.split} has no labels; a probe needs them (class folders give labels). `zoo look` "
+                "tells what can be told without"
+            )
     shared = sorted(set(_origins(train)) & set(_origins(test)))
     if shared:
         raise DataError(
@@ -79,7 +82,7 @@ def _origins(data: Dataset) -> Sequence[tuple[str, str]]:
         return [origin for part in data.parts for origin in _origins(part)]
     if isinstance(data, FileDataset):
         return [("file", os.path.realpath(path)) for path in data.paths]
-    return [(f"{data.name}/{data.split}", key) for key in data.keys]
+    return [(data.home or f"{data.name}/{data.split}", key) for key in data.keys]
 
 
 def _some(names: Sequence[str] | set[str]) -> str:

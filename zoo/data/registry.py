@@ -6,6 +6,7 @@ Nothing here imports torch, so that help texts can be made from the list at once
 from __future__ import annotations
 
 from zoo.data.reader import Address, Reader
+from zoo.data.readers.ctr_gcn import CTRGCN
 from zoo.data.readers.digits import Digits
 from zoo.data.readers.fine_grained_sets import CUB200, StanfordDogs
 from zoo.data.readers.folder import Folder
@@ -32,6 +33,7 @@ READERS: list[type[Reader]] = [
     TorchvisionSets,
     CUB200,
     StanfordDogs,
+    CTRGCN,
     SkeletonArrays,
     Pyskl,
     NUCLA,

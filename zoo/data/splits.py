@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Sequence
 from numbers import Integral
@@ -137,3 +138,18 @@ def _shuffled(groups: np.ndarray, seed: int) -> list[np.ndarray]:
     order = np.argsort(groups[ranks], kind="stable")
     starts = np.flatnonzero(np.diff(groups[ranks][order])) + 1
     return np.split(ranks[order], starts)
+
+
+_ROLE = re.compile(r"(?<![a-z])(trainval|training|train|validation|valid|val|testing|test|tr|te)(?![a-z])")
+
+
+def are_counterparts(split: str, other: str) -> bool:
+    """Whether two splits should share no sample: names that differ in their role alone, as `xsub-train`, `xsub-test`.
+
+    `trainval` holds `train` and `val`, and `all` holds everything, so these are no counterparts.
+    """
+    found = [_ROLE.search(name) for name in (split, other)]
+    if not all(found) or _ROLE.sub("*", split) != _ROLE.sub("*", other):
+        return False
+    roles = {match[0] for match in found if match is not None}
+    return len(roles) == 2 and ("trainval" not in roles or bool(roles & {"test", "testing"}))

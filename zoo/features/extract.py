@@ -13,6 +13,7 @@ import torch
 from zoo.data.base import Dataset
 from zoo.device import Precision, resolve_precision
 from zoo.encoder import Encoder
+from zoo.features.pooling import Pool
 from zoo.features.run import _start, encoder_fingerprint
 from zoo.features.stream import extract_to
 from zoo.features.table import FeatureTable, feature_path
@@ -22,13 +23,15 @@ __all__ = ["FeatureTable", "embed", "encoder_fingerprint", "extract", "extract_c
 
 
 def extract(
-    encoder: Encoder,
+    encoder: Encoder | torch.nn.Module | str | os.PathLike[str],
     dataset: Dataset | Sequence[Any] | np.ndarray | str | os.PathLike[str],
     *,
     batch_size: int = 256,
     device: str | torch.device | None = None,
     precision: Precision = "auto",
     workers: int | None = None,
+    layers: Sequence[str] | None = None,
+    pool: Pool | None = None,
     out: str | os.PathLike[str] | None = None,
     resume: bool = True,
     progress: Callable[[int, int], None] | None = None,
@@ -39,13 +42,18 @@ def extract(
     a resume or over several processes; another `batch_size` may round differently.
 
     Args:
-        encoder: any encoder of the zoo.
+        encoder: any encoder of the zoo, also cast to another dtype or wrapped (`DataParallel`,
+            `DistributedDataParallel`, `torch.compile`), or an address that `zoo.load` takes.
         dataset: a `zoo.data` dataset; a sequence of PIL images, arrays or file paths; an array `(N, H, W[, 3])`;
             a sequence of skeletons `(T, V, 3)`; or an address that `zoo.data.addresses.open_dataset` takes.
         batch_size: samples per forward pass.
         device: where to run; None is the encoder's own device, else the GPU if there is one.
         precision: `"auto"` is bf16 on GPUs and on CPUs with bf16 instructions, else fp32.
         workers: threads that read and preprocess ahead; None picks by the number of free cores.
+        layers: names from `encoder.layers`; the table then holds one group of columns per layer, which
+            `table.column(name)` gives. None for the encoder's own pooled features.
+        pool: how a layer's map becomes a vector: `"mean"` (the default) or `"max"` over places, `"cls"` the class token
+            of a transformer, `"mean+cls"` both, `"none"` keeps every place. Without `layers` it means the last one.
         out: stream into this `.npy`, `.npz`, `.parquet` or folder instead of memory. A killed run resumes from the
             part file beside it. Under torchrun (or an initialised `torch.distributed`) each rank does its share of
             the batches and all get the whole table; ranks must see the same file system. Without `out` ranks are
@@ -56,18 +64,19 @@ def extract(
 
     Raises:
         InputError: the encoder does not fit the data, or gave NaN or infinite features (the samples are named); no
-            such device.
+            such device, layer, pool or class token.
         DataError: the dataset is empty or a sample cannot be read (it is named); `out` cannot be written, or
             another process is extracting into it.
     """
-    run = _start(encoder, dataset, batch_size, device, precision, workers, progress)
+    run = _start(encoder, dataset, batch_size, device, precision, workers, progress, layers, pool)
     if out is None:
+        run.origin  # noqa: B018  (what the table vouches for is fixed before anything is read)
         return run.table(run.in_memory())
     return extract_to(run, feature_path(out), resume)
 
 
 def embed(
-    encoder: Encoder,
+    encoder: Encoder | torch.nn.Module | str | os.PathLike[str],
     dataset: Dataset | Sequence[Any] | np.ndarray,
     *,
     batch_size: int = 256,

@@ -20,13 +20,14 @@ import numpy as np
 
 from zoo.data.base import Dataset
 from zoo.data.duplicates import content_digests
+from zoo.device import device_for, resolve_precision
 from zoo.encoder import Encoder
 from zoo.errors import DataError, InputError
 from zoo.features.extract import extract
 from zoo.features.nearest import nearest
 from zoo.features.run import as_dataset, encoder_fingerprint
 from zoo.features.samples import sample_paths
-from zoo.files import _replace, disk_error, locked
+from zoo.files import disk_errors, locked, replacing, write_whole
 
 FORMAT = "encoder-zoo-index-1"
 
@@ -151,8 +152,10 @@ class Index:
                 f"(hash {identity[:12]}) is another encoder; use that one, or make an index of its own"
             )
 
-    def nearest(self, vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The `k` entries nearest to each vector by cosine similarity, exact.
+    def nearest(
+        self, vectors: np.ndarray, k: int, *, approximate: bool = False
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The `k` entries nearest to each vector by cosine similarity; exact unless `approximate`, which needs faiss.
 
         Args:
             vectors: `(M, num_features)` of this index's encoder.
@@ -167,6 +170,10 @@ class Index:
             raise DataError(f"{self.folder} is empty; add pictures with `zoo index`")
         if vectors.ndim != 2 or vectors.shape[1] != self.num_features:
             raise InputError(f"{self.folder} takes vectors (M, {self.num_features}), got shape {vectors.shape}")
+        if approximate:
+            from zoo.features.faiss_index import nearest as approximately
+
+            return approximately(self, vectors, k)
         found = []
         for number, part in enumerate(self.parts):
             if part.rows > len(part.dropped):
@@ -188,7 +195,7 @@ class Index:
             "modality": self.modality,
             "parts": [{"file": p.file.name, "rows": p.rows, "dropped": list(p.dropped)} for p in self.parts],
         }
-        _replace(self.folder / "index.json", lambda file: file.write(json.dumps(raw, indent=1).encode()))
+        write_whole(self.folder / "index.json", json.dumps(raw, indent=1).encode())
 
 
 @dataclass(frozen=True)
@@ -237,12 +244,11 @@ def index(
     network = encoder if isinstance(encoder, Encoder) else load(encoder)
     data = as_dataset(pictures, network.modality)
     folder = Path(out)
-    try:
+    with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise disk_error(folder, error) from error
     with locked(folder / "index.json"):
-        found = _existing(folder, network, "" if isinstance(encoder, Encoder) else str(encoder), precision)
+        address = "" if isinstance(encoder, Encoder) else str(encoder)
+        found = _existing(folder, network, address, precision, device)
         names, paths = _names(data)
         states = [_state(path) for path in paths]
         fresh, kept, stale = _changes(found, data, names, paths, states)
@@ -271,10 +277,8 @@ def index(
     return Update(made, len(fresh), kept, sum(map(len, stale.values())))
 
 
-def _existing(folder: Path, network: Encoder, address: str, precision: str) -> Index:
+def _existing(folder: Path, network: Encoder, address: str, precision: str, device: str | None) -> Index:
     """The index in the folder, checked against the encoder; or an empty one."""
-    from zoo.device import _device, resolve_precision
-
     if (folder / "index.json").is_file():
         found = Index.open(folder)
         found.check_encoder(network)
@@ -288,7 +292,7 @@ def _existing(folder: Path, network: Encoder, address: str, precision: str) -> I
         identity=encoder_identity(network),
         weights_sha256=encoder_fingerprint(network),
         num_features=network.num_features,
-        precision=resolve_precision(precision, _device(network, None)),
+        precision=resolve_precision(precision, device_for(network, device)),
         modality=network.modality,
         parts=(),
     )
@@ -356,6 +360,7 @@ def _write_beside(file: Path, features: np.ndarray, entries: dict[str, list[Any]
     """Lengths and entries of a part, whole or not at all."""
     blocks = [features[low : low + 16_384] for low in range(0, len(features), 16_384)]
     lengths = np.concatenate([np.linalg.norm(block, axis=1) for block in blocks]).astype(np.float32)
-    _replace(file.with_suffix(".lengths.npy"), lambda out: np.lib.format.write_array(out, lengths, allow_pickle=False))
+    with replacing(file.with_suffix(".lengths.npy")) as temporary, open(temporary, "wb") as opened:
+        np.lib.format.write_array(opened, lengths, allow_pickle=False)
     # Names that are not UTF-8 occur in file systems; JSON keeps them escaped.
-    _replace(file.with_suffix(".entries.json"), lambda out: out.write(json.dumps(entries).encode()))
+    write_whole(file.with_suffix(".entries.json"), json.dumps(entries).encode())

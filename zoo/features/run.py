@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -18,8 +19,9 @@ import torch
 from zoo.data.base import Dataset
 from zoo.data.images import ImageSequence
 from zoo.device import autocast_dtype, device_for, resolve_precision, workers_beside
-from zoo.encoder import Encoder
+from zoo.encoder import LAST_LAYER, Encoder
 from zoo.errors import DataError, InputError
+from zoo.features.pooling import Pool, check_pool, columns, pooled
 from zoo.features.reading import Batch, read_batches
 from zoo.features.table import FeatureTable
 
@@ -41,6 +43,35 @@ def as_dataset(data: Any, modality: str = "image") -> Dataset:
 
         return SkeletonSequence(data)
     return ImageSequence(data)
+
+
+def as_encoder(encoder: Any) -> Encoder:
+    """An encoder as is, out of `DataParallel`, `DistributedDataParallel` and `torch.compile`; an address loaded.
+
+    Raises:
+        InputError: something else. ZooError: an address that cannot be loaded.
+    """
+    if isinstance(encoder, (str, os.PathLike)):
+        from zoo.checkpoint.loading import load
+
+        return load(os.fspath(encoder))
+    inside = encoder
+    while not isinstance(inside, Encoder):
+        if isinstance(inside, (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)):
+            inside = inside.module
+        elif isinstance(inside, torch.nn.Module) and isinstance(getattr(inside, "_orig_mod", None), torch.nn.Module):
+            inside = inside._orig_mod
+        else:
+            raise InputError(
+                f"expected an encoder of the zoo or its address, got a {type(encoder).__name__}; `zoo import` makes an "
+                "encoder of another project's weights"
+            )
+    return inside
+
+
+def stored_dtype(encoder: torch.nn.Module) -> torch.dtype:
+    """The dtype of the first floating-point weight; float32 for a network without any."""
+    return next((p.dtype for p in encoder.parameters() if p.is_floating_point()), torch.float32)
 
 
 def encoder_fingerprint(encoder: torch.nn.Module) -> str:
@@ -67,6 +98,22 @@ class Run:
     precision: str
     workers: int
     progress: Callable[[int, int], None] | None
+    layers: tuple[str, ...] = ()
+    pool: Pool = "mean"
+
+    @cached_property
+    def columns(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        """Name and shape of each column group; empty for the encoder's own features."""
+        if not self.layers:
+            return ()
+        place = next((p.device for p in self.encoder.parameters()), torch.device("cpu"))
+        with _prepared(self.encoder, place):
+            return columns(self.encoder, self.layers, self.pool)
+
+    @cached_property
+    def width(self) -> int:
+        """Columns of the table."""
+        return sum(math.prod(shape) for _, shape in self.columns) if self.layers else self.encoder.num_features
 
     @property
     def batches(self) -> int:
@@ -108,7 +155,7 @@ class Run:
 
     def in_memory(self) -> np.ndarray:
         """All features as one array."""
-        features = np.empty((len(self.data), self.encoder.num_features), dtype=np.float32)
+        features = np.empty((len(self.data), self.width), dtype=np.float32)
 
         def store(batch: int, block: np.ndarray) -> None:
             features[batch * self.batch_size :][: len(block)] = block
@@ -125,13 +172,20 @@ class Run:
             if self.device.type == "cuda":
                 pixels = pixels.pin_memory()
             x, lengths = transform.normalise(pixels.to(self.device, non_blocking=True)), None
-        dtype = autocast_dtype(self.precision, self.device)
+        stored = stored_dtype(self.encoder)
+        # Weights that the caller cast are used as they are; autocast is for float32 ones.
+        dtype = autocast_dtype(self.precision, self.device) if stored == torch.float32 else None
+        x = x.to(stored)
         with torch.autocast(self.device.type, dtype) if dtype is not None else nullcontext():
+            if self.layers:
+                found = self.encoder.intermediates(x, self.layers)
+                parts = [pooled(found[name], self.pool, self.encoder.name).flatten(1) for name in self.layers]
+                return torch.cat(parts, dim=1)
             return self.encoder(x) if lengths is None else self.encoder(x, lengths)
 
     def _fetch(self, batch: int, features: torch.Tensor) -> np.ndarray:
         block = features.float().cpu().numpy()
-        wanted = (len(self.span(batch)), self.encoder.num_features)
+        wanted = (len(self.span(batch)), self.width)
         if block.shape != wanted:
             raise InputError(f"{self.encoder.name} gave features of shape {block.shape}, expected {wanted}")
         bad = np.flatnonzero(~np.isfinite(block).all(axis=1))
@@ -143,7 +197,11 @@ class Run:
         return block
 
     def table(self, features: np.ndarray, origin: str = "") -> FeatureTable:
-        """`features` with everything that is known about them."""
+        """`features` with everything that is known about them.
+
+        Raises:
+            DataError: files were replaced while they were read.
+        """
         data = self.data
         return FeatureTable(
             features,
@@ -157,6 +215,7 @@ class Run:
             encoder_sha256=self.encoder_sha256,
             precision=self.precision,
             origin=origin or self.origin,
+            columns=self.columns,
         )
 
     @cached_property
@@ -175,8 +234,10 @@ class Run:
             "dataset": self.data.fingerprint,
             "precision": self.precision,
             "batch_size": self.batch_size,
-            "shape": [len(self.data), self.encoder.num_features],
+            "shape": [len(self.data), self.width],
         }
+        if self.layers:  # the features of before keep their hash
+            parts |= {"layers": list(self.layers), "pool": self.pool}
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -188,7 +249,10 @@ def _start(
     precision: str,
     workers: int | None,
     progress: Callable[[int, int], None] | None,
+    layers: Sequence[str] | None = None,
+    pool: Pool | None = None,
 ) -> Run:
+    encoder = as_encoder(encoder)
     data = as_dataset(dataset, encoder.modality)
     if batch_size < 1:
         raise InputError(f"batch_size must be at least 1, got {batch_size}")
@@ -200,7 +264,18 @@ def _start(
         warnings.warn(f"{encoder.name} was in training mode; its features are extracted in eval mode", stacklevel=3)
     device = device_for(encoder, device)
     precision = resolve_precision(precision, device)
-    return Run(encoder, data, batch_size, device, precision, workers or workers_beside(device), progress)
+    stored = stored_dtype(encoder)
+    if stored != torch.float32:  # cast by the caller: the weights decide
+        precision = {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(stored, "fp32")
+    asked = (LAST_LAYER,) if layers is None and pool is not None else layers
+    chosen = tuple(dict.fromkeys(asked or ()))
+    if layers is not None and not chosen:
+        raise InputError(f"layers is empty; name some of {', '.join(encoder.layers)}")
+    if chosen:
+        check_pool(pool or "mean")
+        encoder.check_layers(chosen)
+    threads = workers or workers_beside(device)
+    return Run(encoder, data, batch_size, device, precision, threads, progress, chosen, pool or "mean")
 
 
 @contextmanager

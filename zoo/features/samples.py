@@ -16,7 +16,7 @@ import numpy as np
 from zoo.data.base import Dataset, FileDataset, Joined, Subset
 from zoo.errors import DataError, InputError
 from zoo.features.table import FeatureTable, pyarrow_modules
-from zoo.files import _replace
+from zoo.files import disk_errors, replacing
 
 if TYPE_CHECKING:
     import datasets
@@ -104,8 +104,11 @@ class Samples:
         file = Path(path)
         if file.suffix not in (".parquet", ".csv"):
             raise DataError(f"{file}: samples are written as .parquet or .csv, not {file.suffix!r}")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        _replace(file, self._write_parquet if file.suffix == ".parquet" else self._write_csv)
+        with disk_errors(file):
+            file.parent.mkdir(parents=True, exist_ok=True)
+        write = self._write_parquet if file.suffix == ".parquet" else self._write_csv
+        with replacing(file) as temporary, open(temporary, "wb") as opened:
+            write(opened)
         return file
 
     def to_torch(self) -> torch.utils.data.TensorDataset:

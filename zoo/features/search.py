@@ -20,7 +20,7 @@ from zoo.features.extract import embed
 from zoo.features.index import Index, _names
 from zoo.features.run import as_dataset
 from zoo.features.table import FeatureTable, pyarrow_modules
-from zoo.files import _replace
+from zoo.files import disk_errors, replacing, write_whole
 
 #: What `Hits.save` writes.
 SUFFIXES = (".json", ".csv", ".parquet")
@@ -62,21 +62,23 @@ class Hits:
         file = Path(path)
         if file.suffix not in SUFFIXES:
             raise DataError(f"{file}: hits are written as {', '.join(SUFFIXES)}, not {file.suffix!r}")
-        file.parent.mkdir(parents=True, exist_ok=True)
+        with disk_errors(file):
+            file.parent.mkdir(parents=True, exist_ok=True)
         rows = [{k: _text(v) if isinstance(v, str) else v for k, v in row.items()} for row in self.rows()]
         if file.suffix == ".json":
-            _replace(file, lambda out: out.write(json.dumps(rows, indent=1, ensure_ascii=False).encode()))
+            write_whole(file, json.dumps(rows, indent=1, ensure_ascii=False).encode())
         elif file.suffix == ".csv":
             text = io.StringIO()
             writer = csv.DictWriter(text, ["query", "rank", "name", "path", "similarity"], lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)
-            _replace(file, lambda out: out.write(text.getvalue().encode()))
+            write_whole(file, text.getvalue().encode())
         else:
             pa, parquet = pyarrow_modules()
             kinds = {"query": pa.string(), "rank": pa.int64(), "name": pa.string(), "path": pa.string()}
             schema = pa.schema([*kinds.items(), ("similarity", pa.float32())])
-            _replace(file, lambda out: parquet.write_table(pa.Table.from_pylist(rows, schema=schema), out))
+            with replacing(file) as temporary:
+                parquet.write_table(pa.Table.from_pylist(rows, schema=schema), temporary)
         return file
 
 
@@ -86,10 +88,11 @@ def search(
     k: int = 10,
     *,
     encoder: Encoder | None = None,
+    approximate: bool = False,
     batch_size: int = 256,
     device: str | None = None,
 ) -> Hits:
-    """The `k` entries of an index that are most similar to each picture, by cosine similarity of features, exactly.
+    """The `k` entries of an index that are most similar to each picture, by cosine similarity of features.
 
     Args:
         index: an `Index` or its folder.
@@ -97,11 +100,14 @@ def search(
             has to be the index's own.
         k: at most as many as the index holds.
         encoder: the index's own; None loads it from the address that the index keeps.
+        approximate: search with faiss' inverted lists, which are faster on many millions of entries and may miss some;
+            the default is exact.
         batch_size, device: of the forward pass.
 
     Raises:
         InputError: vectors or an encoder that are not the index's; k below 1; no encoder can be loaded.
         DataError: no index, an empty one, or pictures that cannot be read.
+        ImportError: `approximate` without the extra `faiss`.
     """
     found = index if isinstance(index, Index) else Index.open(index)
     if k < 1:
@@ -120,7 +126,7 @@ def search(
         data = as_dataset(pictures, found.modality)
         vectors = embed(network, data, batch_size=batch_size, device=device, precision=found.precision)
         queries = _names(data)[0]
-    similarity, numbers, rows = found.nearest(vectors, k)
+    similarity, numbers, rows = found.nearest(vectors, k, approximate=approximate)
     pairs = [list(zip(*each, strict=True)) for each in zip(numbers.tolist(), rows.tolist(), strict=True)]
     entries = [part.entries for part in found.parts]
     return Hits(

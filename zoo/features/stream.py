@@ -153,7 +153,7 @@ def extract_to(run: Run, path: Path, resume: bool, wait: bool = False) -> Featur
 
 
 def _extract(run: Run, path: Path, resume: bool, rank: int, world: int) -> FeatureTable:
-    part = PartFile(path, (len(run.data), run.encoder.num_features), run.batch_size)
+    part = PartFile(path, (len(run.data), run.width), run.batch_size)
     mine = np.array_split(np.arange(run.batches), world)[rank].tolist()
     origin = _together(world, lambda: _begin(run, part, resume) if rank == 0 else "")
     if _any(world, rank == 0 and not origin):
@@ -200,7 +200,11 @@ def _is_finished(run: Run, path: Path) -> bool:
 
 
 def _finish(run: Run, part: PartFile, origin: str) -> None:
-    table = run.table(np.load(part.part, mmap_mode="r", allow_pickle=False), origin)
+    try:
+        table = run.table(np.load(part.part, mmap_mode="r", allow_pickle=False), origin)
+    except DataError:  # rows of files that were replaced must not be taken up again
+        part.discard()
+        raise
     if part.path.suffix == ".npy":
         part.finish()
         save_sidecar(table, part.path)

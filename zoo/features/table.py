@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -12,7 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from zoo.data.labels import class_indices
-from zoo.errors import DataError
+from zoo.errors import DataError, UnknownNameError, nearest
 from zoo.files import disk_errors, replacing, write_whole
 
 SUFFIXES = (".npz", ".npy", ".parquet")
@@ -35,6 +36,7 @@ class FeatureTable:
         precision: what the forward pass ran in: `"fp32"`, `"bf16"` or `"fp16"`.
         origin: hash of all that the values depend on (weights, preprocessing, data, precision, batch size):
             `extract` knows a finished file by it.
+        columns: name and shape per sample of each group of columns, where the features are those of several layers.
     """
 
     features: np.ndarray
@@ -48,6 +50,22 @@ class FeatureTable:
     encoder_sha256: str | None = None
     precision: str = "fp32"
     origin: str = ""
+    columns: tuple[tuple[str, tuple[int, ...]], ...] = ()
+
+    def column(self, name: str) -> np.ndarray:
+        """The features of one layer: `(N, D)`, or `(N, C, H, W)` where every place was kept.
+
+        Raises:
+            UnknownNameError: the table has no such layer.
+        """
+        start = 0
+        for known, shape in self.columns:
+            stop = start + math.prod(shape)
+            if known == name:
+                return self.features[:, start:stop].reshape(len(self), *shape)
+            start = stop
+        known = [each for each, _ in self.columns]
+        raise UnknownNameError(f"the table has no layer {name!r}; {nearest(name, known)}")
 
     def __len__(self) -> int:
         return len(self.features)
@@ -165,6 +183,7 @@ def load(path: Path) -> dict[str, Any]:
     except Exception as error:  # numpy, zipfile and pyarrow each raise their own kinds on damaged files
         raise DataError(f"{path} is not a readable feature table: {error}") from error
     record["class_names"] = tuple(record["class_names"])
+    record["columns"] = tuple((name, tuple(shape)) for name, shape in record.get("columns", ()))
     return record
 
 
@@ -215,10 +234,11 @@ def pyarrow_modules() -> tuple[Any, Any]:
 
 def _write_parquet(table: FeatureTable, file: BinaryIO) -> None:
     pa, parquet = pyarrow_modules()
-    width = table.features.shape[1]
+    widths = _parquet_columns(table.columns, table.features.shape[1])
     metadata = {b"encoder_zoo": json.dumps(table.metadata()).encode()}
     fields = [("key", pa.string()), ("label", pa.int64()), ("class", pa.string())]
-    schema = pa.schema([*fields, ("feature", pa.list_(pa.float32(), width))], metadata=metadata)
+    lists = [(name, pa.list_(pa.float32(), width)) for name, width in widths.items()]
+    schema = pa.schema([*fields, *lists], metadata=metadata)
     names = table.class_names
     with parquet.ParquetWriter(file, schema, use_dictionary=["class"]) as writer:
         for low in range(0, len(table), _ROWS):
@@ -226,25 +246,35 @@ def _write_parquet(table: FeatureTable, file: BinaryIO) -> None:
             block = np.ascontiguousarray(table.features[rows], dtype=np.float32)
             labels = [None] * len(block) if table.labels is None else table.labels[rows].tolist()
             classes = [names[i] if i is not None and 0 <= i < len(names) else None for i in labels]
-            feature = pa.FixedSizeListArray.from_arrays(pa.array(block.reshape(-1)), width)
+            parts = np.split(block, np.cumsum(list(widths.values()))[:-1], axis=1)
+            features = [pa.FixedSizeListArray.from_arrays(pa.array(part.reshape(-1)), part.shape[1]) for part in parts]
             # Names that are not UTF-8 occur in file systems, Parquet cannot hold them.
             keys = [key.encode(errors="backslashreplace").decode() for key in table.keys[rows]]
             columns = [keys, labels, classes]
             arrays = [pa.array(c, type=t) for c, (_, t) in zip(columns, fields, strict=True)]
-            writer.write_table(pa.Table.from_arrays([*arrays, feature], schema=schema))
+            writer.write_table(pa.Table.from_arrays([*arrays, *features], schema=schema))
+
+
+def _parquet_columns(groups: Sequence[tuple[str, Sequence[int]]], width: int) -> dict[str, int]:
+    """Name and width of the columns that hold the features: one, or one for each layer."""
+    return {f"feature:{name}": math.prod(shape) for name, shape in groups} if groups else {"feature": width}
 
 
 def _read_parquet(path: Path) -> dict[str, Any]:
     _, parquet = pyarrow_modules()
     with parquet.ParquetFile(path) as file:
         record = json.loads((file.schema_arrow.metadata or {}).get(b"encoder_zoo", b"{}"))
-        width = file.schema_arrow.field("feature").type.list_size
+        names = [name for name in file.schema_arrow.names if name == "feature" or name.startswith("feature:")]
+        width = sum(file.schema_arrow.field(name).type.list_size for name in names)
         features = np.empty((file.metadata.num_rows, width), dtype=np.float32)
         keys: list[str] = []
         labels: list[int | None] = []
-        for batch in file.iter_batches(_ROWS, columns=["key", "label", "feature"]):
-            flat = batch.column("feature").flatten().to_numpy()
-            features[len(keys) : len(keys) + len(batch)] = flat.reshape(len(batch), width)
+        for batch in file.iter_batches(_ROWS, columns=["key", "label", *names]):
+            rows, start = slice(len(keys), len(keys) + len(batch)), 0
+            for name in names:
+                part = batch.column(name).flatten().to_numpy().reshape(len(batch), -1)
+                features[rows, start : start + part.shape[1]] = part
+                start += part.shape[1]
             keys += batch.column("key").to_pylist()
             labels += batch.column("label").to_pylist()
     whole = bool(labels) and None not in labels

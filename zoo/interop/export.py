@@ -165,10 +165,10 @@ def _timm_config(encoder: Encoder) -> dict[str, Any]:
         "pretrained_cfg": {
             "tag": config.name,
             "input_size": [3, *input.size],
-            "fixed_input_size": False,
+            "fixed_input_size": (arguments.get("timm_defaults") or {}).get("fixed_input_size", False),
             "interpolation": input.interpolation,
             "crop_pct": input.crop_fraction,
-            "crop_mode": "center",
+            "crop_mode": input.crop_mode or "center",
             "mean": list(input.mean),
             "std": list(input.std),
             "num_classes": 0,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from typing import Any
 
 from zoo.checkpoint.config import Method
 from zoo.errors import CheckpointError, UnknownNameError, nearest
@@ -37,6 +38,7 @@ class Layout:
             the file itself is one.
         renames: pattern within a key inside the network -> what timm calls it; all are applied, in order.
         input: preprocessing that the weights expect.
+        architectures: the project's name of a network -> timm's name and arguments, where they differ.
     """
 
     what: str
@@ -46,9 +48,17 @@ class Layout:
     container: str | None = "state_dict"
     renames: dict[str, str] = field(default_factory=dict)
     input: ImageInput = IMAGENET
+    architectures: dict[str, tuple[str, dict[str, Any]]] = field(default_factory=dict)
+
+    def _reason(self, key: str, pattern: str) -> str | None:
+        """Why a key is left; the encoder's tensors under a second name are as well."""
+        reason = next((why for p, why in self.left.items() if re.fullmatch(p, key)), None)
+        if reason is None and not re.fullmatch(pattern, key) and any(re.fullmatch(p, key) for p in self.encoder[:-1]):
+            return "the encoder once more, under a second name"
+        return reason
 
     def sort(self, keys: list[str]) -> tuple[dict[str, str], dict[str, str]]:
-        """Key in the file -> key inside the network, and key in the file -> why it is left.
+        """Key without wrappers -> key inside the network, and key without wrappers -> why it is left.
 
         Raises:
             CheckpointError: no key is the encoder's, or one is not explained.
@@ -59,7 +69,7 @@ class Layout:
         used: dict[str, str] = {}
         left: dict[str, str] = {}
         for key in keys:
-            reason = next((why for p, why in self.left.items() if re.fullmatch(p, key)), None)
+            reason = self._reason(key, pattern)
             match = re.fullmatch(pattern, key)
             if reason is not None:
                 left[key] = reason
@@ -77,11 +87,11 @@ class Layout:
 
 
 _MOCO_LEFT = {
-    r"(module\.)?encoder_q\.fc\..*": "projection head of the query encoder",
-    r"(module\.)?encoder_k\..*": "momentum encoder, which follows the query encoder",
-    r"(module\.)?queue.*": "queue of keys",
+    r"encoder_q\.fc\..*": "projection head of the query encoder",
+    r"encoder_k\..*": "momentum encoder, which follows the query encoder",
+    r"queue.*": "queue of keys",
 }
-_MOCO_ENCODER = (r"(module\.)?encoder_q\.(?P<key>.*)",)
+_MOCO_ENCODER = (r"encoder_q\.(?P<key>.*)",)
 
 #: DINO resizes with bicubic interpolation (eval_linear.py of facebookresearch/dino).
 BICUBIC = IMAGENET.model_copy(update={"interpolation": "bicubic"})
@@ -92,7 +102,10 @@ def _not_stated(project: str) -> Method:
     return Method(name="imported", title=f"Imported ({project})", paper="The file does not state its method.")
 
 
-_CLASSIFIER = {r"(fc|head|classifier)\.(weight|bias)": "classifier", r"head\.fc\.(weight|bias)": "classifier"}
+_HELD = r"((model|backbone|encoder|net|network)\.)"
+#: A network alone, maybe held by a training class.
+_NETWORK = (rf"{_HELD}+(?P<key>.*)", r"(?P<key>.*)")
+_CLASSIFIER = {rf"{_HELD}*(fc|head|classifier|head\.fc)\.(weight|bias)": "classifier"}
 #: children of torchvision's ResNet in order, as `nn.Sequential(*list(resnet.children())[:-1])` numbers them
 _NUMBERED = {r"^0\.": "conv1.", r"^1\.": "bn1."} | {rf"^{i}\.": f"layer{i - 3}." for i in range(4, 8)}
 _LIGHTLY_LEFT = {
@@ -159,18 +172,72 @@ LAYOUTS: dict[str, Layout] = {
             paper="Emerging Properties in Self-Supervised Vision Transformers (Caron et al., 2021)",
             url="https://arxiv.org/abs/2104.14294",
         ),
-        (r"(module\.)?backbone\.(?P<key>.*)", r"(?P<key>.*)"),
-        {r"(module\.)?(backbone\.fc|head)\..*": "projection head or classifier"},
+        (r"backbone\.(?P<key>.*)", r"(?P<key>.*)"),
+        {r"(backbone\.fc|head)\..*": "projection head or classifier"},
         container="teacher",
         input=BICUBIC,
     ),
-    "timm": Layout(
-        "of a timm model's state dict", _not_stated("timm"), (r"(module\.)?(?P<key>.*)",), _CLASSIFIER, input=BICUBIC
+    "timm": Layout("of a timm model's state dict", _not_stated("timm"), _NETWORK, _CLASSIFIER, input=BICUBIC),
+    "swav": Layout(
+        "of facebookresearch/swav (a ResNet with projection_head and prototypes)",
+        Method(
+            name="swav",
+            title="SwAV",
+            paper="Unsupervised Learning of Visual Features by Contrasting Cluster Assignments (Caron et al., 2020)",
+            url="https://arxiv.org/abs/2006.09882",
+        ),
+        (r"(?P<key>(conv1|bn1|layer\d)\..*)",),
+        {r"projection_head\..*": "projection head", r"prototypes\..*": "prototypes"},
+    ),
+    "moco-v3": Layout(
+        "of facebookresearch/moco-v3 (base_encoder, momentum_encoder, predictor)",
+        Method(
+            name="moco_v3",
+            title="MoCo v3",
+            paper="An Empirical Study of Training Self-Supervised Vision Transformers (Chen et al., 2021)",
+            url="https://arxiv.org/abs/2104.02057",
+        ),
+        (r"base_encoder\.(?P<key>.*)",),
+        {
+            r"base_encoder\.(fc|head)\..*": "projection head",
+            r"momentum_encoder\..*": "momentum encoder, which follows the base encoder",
+            r"predictor\..*": "prediction head",
+        },
+        # Its ViT-S has 12 heads (vits.py), timm's has 6; weights of both have the same shapes.
+        architectures={
+            "vit_small": ("vit_small_patch16_224", {"num_heads": 12}),
+            "vit_base": ("vit_base_patch16_224", {}),
+            "vit_large": ("vit_large_patch16_224", {}),
+        },
+    ),
+    "mmselfsup": Layout(
+        "of open-mmlab/mmselfsup (backbone, neck, head; or a backbone that its tools extracted)",
+        _not_stated("mmselfsup"),
+        (r"backbone\.(?P<key>.*)", r"encoder_q\.0\.(?P<key>.*)", r"(?P<key>(conv1|bn1|layer\d)\..*)"),
+        {
+            r"encoder_q\.1\..*": "projection head",
+            r"(neck|head|projector|predictor|queue|queue_ptr|loss)(\..*)?": "projection head or state of the loss",
+            r"(encoder_k|target_net|momentum_encoder|teacher)\..*": "momentum encoder, which follows the backbone",
+            r"(data_preprocessor|img_norm|preprocess)\..*": "constants of its own preprocessing",
+        },
+    ),
+    "simclr-pytorch": Layout(
+        "of sthalles/SimCLR (backbone, with the projection head as its fc)",
+        Method(
+            name="simclr",
+            title="SimCLR",
+            paper="A Simple Framework for Contrastive Learning of Visual Representations (Chen et al., 2020)",
+            url="https://arxiv.org/abs/2002.05709",
+        ),
+        (r"backbone\.(?P<key>.*)",),
+        {r"backbone\.fc\..*": "projection head"},
+        # data_aug/contrastive_learning_dataset.py: STL-10 at 96 pixels by default, ToTensor without normalisation.
+        input=ImageInput(size=(96, 96), interpolation="bilinear"),
     ),
     "torchvision": Layout(
         "of a torchvision ResNet's state dict",
         _not_stated("torchvision"),
-        (r"(module\.)?(?P<key>.*)",),
+        _NETWORK,
         _CLASSIFIER,
         container="model",
     ),

@@ -15,8 +15,28 @@ from zoo.checkpoint.weights import MAX_HEADER_BYTES
 from zoo.errors import CheckpointError
 from zoo.text import clipped, quoted
 
+
+class _Dtype:
+    """Stands in for `numpy.dtype`, whose own `__setstate__` trusts what it is given."""
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+def _number(*_: Any) -> None:
+    """Stands in for a NumPy number, such as a best accuracy, that lies beside the weights; nobody reads it."""
+
+
 #: Plain holders of settings that training scripts save beside the weights; reading one runs no code of the file.
-PLAIN = [argparse.Namespace]
+PLAIN: list[Any] = [
+    argparse.Namespace,
+    (_number, "numpy.core.multiarray.scalar"),
+    (_number, "numpy._core.multiarray.scalar"),
+    (_Dtype, "numpy.dtype"),
+]
 
 
 class Foreign(NamedTuple):

@@ -93,8 +93,9 @@ class ImageTransform:
         import torch
 
         self.input = input
-        self.mean = torch.tensor(input.mean).view(1, 3, 1, 1)
-        self.std = torch.tensor(input.std).view(1, 3, 1, 1)
+        plain = {"dtype": torch.float32, "device": "cpu"}  # whatever the caller's default is
+        self.mean = torch.tensor(input.mean, **plain).view(1, 3, 1, 1)
+        self.std = torch.tensor(input.std, **plain).view(1, 3, 1, 1)
 
     def __call__(self, image: Any) -> Tensor:
         import torch

@@ -118,9 +118,10 @@ def pad_sequences(sequences: Sequence[np.ndarray | Tensor], frames: int | None =
     """
     import torch
 
-    lengths = torch.tensor([len(sequence) for sequence in sequences])
+    lengths = torch.tensor([len(sequence) for sequence in sequences], device="cpu")
     first = sequences[0]
-    padded = torch.zeros(len(sequences), frames or int(lengths.max()), *first.shape[1:])
+    shape = (len(sequences), frames or int(lengths.max()), *first.shape[1:])
+    padded = torch.zeros(shape, dtype=torch.float32, device="cpu")
     for row, sequence in zip(padded, sequences, strict=True):
         row[: len(sequence)] = torch.as_tensor(sequence)
     return padded, lengths

@@ -10,10 +10,12 @@ from zoo.architectures.cell_picture import cell_svg
 from zoo.architectures.genotype import parse_genotype
 from zoo.checkpoint.catalog import check_measured_on, config, results
 from zoo.checkpoint.config import CheckpointConfig, StartedFrom, parse_config
-from zoo.checkpoint.numbers import interval_text, metric_title
+from zoo.checkpoint.judging import headline_of
+from zoo.checkpoint.numbers import interval_text, metric_title, rounded
 from zoo.checkpoint.opening import open_source
-from zoo.checkpoint.results import Metric, Result, Results, parse_results, setting_text
+from zoo.checkpoint.results import Metric, Results, parse_results, setting_text
 from zoo.checkpoint.timm_layout import TimmCheckpoint, is_timm, parse_timm
+from zoo.publish import summary
 from zoo.text import code_block, code_span, markdown, printable, web_link
 
 
@@ -56,6 +58,10 @@ def _timm_essentials(found: TimmCheckpoint) -> str:
 
 
 TEMPLATE = Path(__file__).resolve().parent / "templates" / "card.md"
+#: How the file name of the picture of the results ends.
+CHART = "_results.svg"
+#: As pyproject.toml says.
+CODE_LICENCE = "MIT"
 _SUBJECTS = ("encoder", "untrained", "raw")
 _PIPELINES = {"image": "image-feature-extraction", "skeleton": "feature-extraction"}
 _TASKS = {"image": "image-classification", "skeleton": "other"}
@@ -70,6 +76,7 @@ def render_card(config: CheckpointConfig, results: Results | None = None) -> str
     from huggingface_hub import ModelCard
     from jinja2 import Environment, StrictUndefined
 
+    rows = results.rows if results else ()
     # `finalize` is the one way out: whatever the template prints is escaped, unless a filter made Markdown of it.
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=markdown)
     environment.filters.update(interval=_interval, number=_number, duration=duration_text, pairs=_pairs)
@@ -77,32 +84,51 @@ def render_card(config: CheckpointConfig, results: Results | None = None) -> str
     body = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         config=config,
         training=config.training,
-        rows=results.rows if results else (),
+        rows=rows,
         comparisons=comparisons(results),
         claims=results.claims if results else (),
+        lines=summary.lines(results),
+        shown=summary.SHOWN,
+        paired=summary.paired(results),
+        missing=summary.missing(results),
+        not_shown=summary.not_shown(results),
+        claim_summaries=summary.claim_summaries(results.claims if results else ()),
+        records=list(dict.fromkeys(side for row in rows for side in (row.train, row.test))),
+        settings=_settings(results),
+        commands=list(dict.fromkeys(row.command for row in rows if row.command)),
+        code_licence=CODE_LICENCE,
+        input_text=_input(config),
+        protocol_name=summary.protocol_name,
+        spread_text=summary.spread_text,
         recipe=yaml.safe_dump(config.training.recipe, sort_keys=False, allow_unicode=True).strip(),
         title=config.method.title,
         starts=starts(config),
         start_text=start_text,
         self_supervised=self_supervised(config),
-        warnings=sorted({w for row in (results.rows if results else ()) for w in row.warnings}),
+        warnings=sorted({warning for row in rows for warning in row.warnings}),
         metric_title=metric_title,
         pictures=list(card_pictures(config)),
+        chart=next((file for file in card_pictures(config, results) if file.endswith(CHART)), None),
     )
     return str(ModelCard(f"---\n{_front_matter(config, results)}\n---\n\n{body.strip()}\n")).rstrip() + "\n"
 
 
-def card_pictures(config: CheckpointConfig) -> dict[str, str]:
-    """Pictures that the card shows, to stand beside it: file name -> SVG. A searched network shows its cell."""
+def card_pictures(config: CheckpointConfig, results: Results | None = None) -> dict[str, str]:
+    """Pictures that the card shows, to stand beside it: file name -> SVG.
+
+    The results as bars where there are any; a searched network also shows its cell.
+    """
+    chart = None if results is None else summary.chart_svg(results, f"{config.name}: results beside baselines")
+    found = {} if chart is None else {f"{config.name}{CHART}": chart}
     if config.architecture.family != "cell_network":
-        return {}
+        return found
     genotype = parse_genotype(config.architecture.arguments["genotype"])
     title = f"{config.name}: {'NAS-Bench-201' if genotype.format.startswith('nas') else 'DARTS'} cell"
-    return {f"{config.name}_cell.svg": cell_svg(genotype, title)}
+    return found | {f"{config.name}_cell.svg": cell_svg(genotype, title)}
 
 
 def comparisons(results: Results | None) -> list[dict[str, Any]]:
-    """Rows for a table: one per data, protocol, seed and metric, with the encoder beside its floors.
+    """Rows for a table: one per data, protocol, seed and metric, with the encoder beside its baselines.
 
     Each is a dict of `train`, `test`, `classes`, `protocol`, `seed`, `metric` and, per subject, a
     `Metric` or None.
@@ -110,21 +136,15 @@ def comparisons(results: Results | None) -> list[dict[str, Any]]:
     table: dict[tuple[Any, ...], dict[str, Any]] = {}
     for row in results.rows if results else ():
         for metric, value in row.metrics.items():
-            key = (row.test, row.train, protocol_name(row), row.seed, metric)
+            key = (row.test, row.train, summary.protocol_name(row), row.seed, metric)
             line = table.setdefault(
                 key,
-                {"train": row.train, "test": row.test, "classes": row.classes, "protocol": protocol_name(row)}
+                {"train": row.train, "test": row.test, "classes": row.classes, "protocol": summary.protocol_name(row)}
                 | {"seed": row.seed, "metric": metric}
                 | dict.fromkeys(_SUBJECTS),
             )
             line[row.subject] = value
     return list(table.values())
-
-
-def protocol_name(row: Result) -> str:
-    """The protocol, and how many labels it gave where it gives several amounts: `"few-label-v1, 5 %"`."""
-    labels = row.settings.get("labels")
-    return row.protocol if labels is None else f"{row.protocol}, {labels}"
 
 
 def essentials(config: CheckpointConfig, results: Results | None = None) -> str:
@@ -197,13 +217,22 @@ def _eval_results(config: CheckpointConfig, results: Results | None) -> list[Any
             dataset_split=printable(row.test.split),
             dataset_revision=printable(row.test.fingerprint),
             metric_type="accuracy" if metric == "top1" else printable(metric),
-            metric_name=printable(f"{metric_title(metric)}, {protocol_name(row)}, seed {row.seed}"),
-            metric_value=value.value,
+            metric_name=printable(f"{metric_title(metric)}, {summary.protocol_name(row)}, seed {row.seed}"),
+            metric_value=rounded(row.metrics[metric].value),
         )
         for row in (results.rows if results else ())
         if row.subject == "encoder"
-        for metric, value in row.metrics.items()
+        for metric in [headline_of(row)]
     ]
+
+
+def _settings(results: Results | None) -> list[tuple[str, dict[str, Any]]]:
+    """Each protocol with its settings, once: `labels` and `variant` stand in its name."""
+    found: dict[str, tuple[str, dict[str, Any]]] = {}
+    for row in results.rows if results else ():
+        own = {name: value for name, value in row.settings.items() if name not in ("labels", "variant", "name")}
+        found.setdefault(f"{row.protocol} {own}", (row.protocol, own))
+    return list(found.values())
 
 
 def architecture_text(config: CheckpointConfig) -> str:

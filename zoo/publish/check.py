@@ -63,7 +63,7 @@ def _check_card(source: Source, config: CheckpointConfig) -> list[Check]:
         return [Check(False, f"{where} is missing; `zoo publish` writes it")]
     if text.decode("utf-8", "replace") != render_card(config, results):
         return [Check(False, f"model card {where} differs from its results; {again}")]
-    for name, picture in card_pictures(config).items():
+    for name, picture in card_pictures(config, results).items():
         found = source.extra(name) if folder is None else _read(folder / name)
         if found != picture.encode():
             return [Check(False, f"the picture {name} of the model card is missing or another; {again}")]

@@ -39,7 +39,7 @@ def checkpoint_files(folder: str | Path) -> tuple[CheckpointConfig, dict[str, by
     if "results.json" in content:
         results = parse_results(content["results.json"], str(folder))
     content["README.md"] = render_card(config, results).encode()
-    content |= {name: picture.encode() for name, picture in card_pictures(config).items()}
+    content |= {name: picture.encode() for name, picture in card_pictures(config, results).items()}
     content |= {name: text.encode() for name, text in eval_result_files(results).items()}
     content[config.weights.file] = source.weights(config.weights).read_bytes()
     return config, content
@@ -48,7 +48,7 @@ def checkpoint_files(folder: str | Path) -> tuple[CheckpointConfig, dict[str, by
 def eval_result_files(results: Results | None) -> dict[str, str]:
     """The encoder's own numbers as `.eval_results/*.yaml`, one file per dataset, protocol and seed.
 
-    Only datasets that the Hub has can be pointed at; all numbers are in the card's model-index.
+    Only datasets that the Hub has can be pointed at; the card's model-index has the main metric of every row.
     Format: https://huggingface.co/docs/hub/eval-results
     """
     import yaml

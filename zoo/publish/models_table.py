@@ -57,10 +57,16 @@ def _accuracy(table: list[dict[str, Any]], start: str) -> str:
     rows = [row for row in rows if row["test"].split.endswith("leakfree")] or rows
     if not rows:
         return "not measured"
-    row = rows[0]
+    newest = max(_version(row["protocol"]) for row in rows)
+    row = next(row for row in rows if _version(row["protocol"]) == newest)
     baselines = [row[subject].value for subject in ("untrained", "raw") if row[subject] is not None]
     beside = f" ({100 * max(baselines):.1f})" if baselines else ""
     return f"{100 * row['encoder'].value:.1f}{beside}"
+
+
+def _version(protocol: str) -> int:
+    """`"logreg-v3"` -> 3."""
+    return int(protocol.rpartition("-v")[2])
 
 
 def _input(input: Any) -> str:

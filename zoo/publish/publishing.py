@@ -76,7 +76,7 @@ def publish(
         measured = results or Results(weights_sha256=config.weights.sha256)
         results = measured.model_copy(update={"claims": kept})
     shown = config.model_copy(update={"name": name})
-    card, pictures = render_card(shown, results), card_pictures(shown)
+    card, pictures = render_card(shown, results), card_pictures(shown, results)
     content = source.weights(config.weights).read_bytes()
     reference = _kept_reference(source, config)
     _write_folder(target, renamed, config.weights.file, content, results, reference)

@@ -12,12 +12,13 @@ from typing import Any, TypeVar
 from zoo.checkpoint.config import CheckpointConfig, parse_config
 from zoo.checkpoint.hub import COMMIT, REPO, explain, open_hub, status
 from zoo.checkpoint.sources import Access
+from zoo.checkpoint.writing import PICTURE
 from zoo.errors import ConfigError, HubError, UnknownNameError
 from zoo.publish.check import verify
 from zoo.publish.contents import checkpoint_files
 
 _OWN = re.compile(
-    r"config\.json|results\.json|reference\.json|README\.md|[\w.-]+(?:\.safetensors|_cell\.svg)|\.eval_results/[\w.-]+"
+    rf"config\.json|results\.json|reference\.json|README\.md|[\w.-]+\.safetensors|\.eval_results/[\w.-]+|{PICTURE}"
 )
 T = TypeVar("T")
 

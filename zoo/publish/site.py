@@ -16,10 +16,10 @@ from zoo.publish.card import (
     card_pictures,
     comparisons,
     duration_text,
-    protocol_name,
     render_card,
     self_supervised,
 )
+from zoo.publish.summary import protocol_name
 from zoo.text import page_text
 
 TEMPLATE = Path(__file__).resolve().parent / "templates" / "site.html"
@@ -49,9 +49,8 @@ def write_site(out: str | Path, title: str = "Encoder Zoo") -> Path:
     )
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     files = {out / "cards" / f"{name}.md": render_card(config, results) for name, (config, results) in found.items()}
-    files |= {
-        out / "cards" / file: text for config, _ in found.values() for file, text in card_pictures(config).items()
-    }
+    for config, results in found.values():
+        files |= {out / "cards" / file: text for file, text in card_pictures(config, results).items()}
     files[out / "index.html"] = template.render(title=title, entries=entries, choices=choices)
     for path, text in files.items():
         with disk_errors(path, CheckpointError):

@@ -57,7 +57,9 @@ def _dataset(name: str, split: str, images: np.ndarray, labels: np.ndarray, name
         train, test = held_out(labels, TEST_FRACTION, TEST_SEED)
         rows = train if split == "train" else test
     keys = [str(row) for row in rows]
-    return ArrayImages(name, split, images[rows], labels[rows], names, "CC BY 4.0", keys)
+    data = ArrayImages(name, split, images[rows], labels[rows], names, "CC BY 4.0", keys)
+    data.home = name
+    return data
 
 
 class Digits(NameReader):

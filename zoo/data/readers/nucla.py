@@ -75,6 +75,7 @@ def open_nucla(folder: Path, split: str) -> ArraySkeletons:
         LICENCE,
         {"person": subject[rows], "camera": camera[rows]},
     )
+    data.home = str(folder)
     data.reported(notes=notes)
     return data
 

@@ -73,6 +73,7 @@ def open_pku(root: Path, split: str) -> LazySkeletons:
     data = LazySkeletons(
         "pku_mmd", split, keys, np.array(classes), names, LICENCE, groups, layout="kinect_v2", read=read
     )
+    data.home = str(root)
     data.reported({"label lines that end before they start": backwards})
     return data
 
