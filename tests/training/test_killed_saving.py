@@ -109,6 +109,8 @@ def survive(tmp_path, name, moments) -> None:
         process = FORK.Process(target=train, args=(path, name, moment))
         process.start()
         process.join(300)
+        if process.is_alive():
+            process.terminate()
         assert process.exitcode == -signal.SIGKILL, "the run must die while it saves"
         second = trainer_for(path, RECIPES[name]())
         assert second.resume() and second.step == MOMENTS[moment]
