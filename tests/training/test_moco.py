@@ -189,7 +189,7 @@ def test_momentum_encoder_follows_parameters_only():
         torch.testing.assert_close(k, 0.9 * o + 0.1 * q)
     for name, buffer in method.key_encoder.named_buffers():
         assert torch.equal(buffer, buffers[name])
-    own, other = method.encoder.layers[1].running_mean, method.key_encoder.encoder.layers[1].running_mean
+    own, other = method.encoder.network[1].running_mean, method.key_encoder.encoder.network[1].running_mean
     assert not torch.equal(own, other) and other.abs().max() > 0
 
 
