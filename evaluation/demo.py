@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from evaluation.command import report_duplicates, splits, write
@@ -95,6 +96,7 @@ def run(
     from evaluation.report.tables import table
 
     console, started = output(), time.monotonic()
+    say = partial(console.print, soft_wrap=True)  # a path or a command stays in one line
     encoder, data = encoder or default_encoder(modality), data or default_data(modality)
     train, test = splits(data, download=download)
     forward = {"device": device, "batch_size": batch_size, "workers": workers}
@@ -104,28 +106,26 @@ def run(
         with stages(quiet) as progress:
             found = evaluate(
                 load(address), train, test, protocols=["knn"], limit=limit, floors=floors, initialisations=1,
-                command=command, progress=_watched(progress, started, console.print), **forward,
+                command=command, progress=_watched(progress, started, say), **forward,
             )  # fmt: skip
             if floors:
                 report_duplicates(found.train_data, found.test_data)
         return found
 
-    console.print(
+    say(
         f"1. load [bold]{shown(encoder)}[/] and probe it on [bold]{shown(train.name)}[/]: {shown(train.split)} and "
         f"{shown(test.split)}"
     )
     before = probed(encoder, True)
     console.print(table(before.rows))
-    console.print(LEGEND, markup=False)
+    say(LEGEND, markup=False)
     report = write(before, encoder, out)
-    console.print(
-        f"report with nearest neighbours and a map: [bold]{shown(report)}[/] ({time.monotonic() - started:.0f} s)"
-    )
+    say(f"report with nearest neighbours and a map: [bold]{shown(report)}[/] ({time.monotonic() - started:.0f} s)")
     if adapt is not None and train.modality == "image":
         report = _adapted(adapt, encoder, data, before, out, lambda address: probed(address, False), picture)
     elif train.modality == "skeleton":
-        console.print("Adapting is shown with images only; `zoo train --list` names the recipes for skeletons.")
-    console.print(
+        say("Adapting is shown with images only; `zoo train --list` names the recipes for skeletons.")
+    say(
         "See it on CIFAR-10: `zoo demo --data CIFAR10 --download`; on your own pictures: `zoo demo --data FOLDER`.",
         markup=False,
     )
@@ -142,24 +142,24 @@ def _adapted(
     picture: Path | None,
 ) -> Path:
     """The second half of the story; returns the report of the adapted encoder."""
-    console, started = output(), time.monotonic()
+    say, started = partial(output().print, soft_wrap=True), time.monotonic()
     split: Dataset = before.train_data
-    console.print(f"2. adapt it to the {len(split):,} training pictures, without their labels")
+    say(f"2. adapt it to the {len(split):,} training pictures, without their labels")
     address, finished = adapt(encoder, data, split.split, len(split), out / "adapted" / "run")
     if not finished:
-        console.print("This machine is slow: adapting was stopped early, so less is gained than it could be.")
-    console.print(f"   {time.monotonic() - started:.0f} s; 3. probe again")
+        say("This machine is slow: adapting was stopped early, so less is gained than it could be.")
+    say(f"   {time.monotonic() - started:.0f} s; 3. probe again")
     after = probed(address)
     report = write(after, address, out / "adapted")
     if picture is not None:
         write_whole(picture, _side_by_side(before, after))
-        console.print(f"both maps: [bold]{picture}[/]")
+        say(f"both maps: [bold]{picture}[/]")
     first, second = (found.rows[0].metrics["top1"] for found in (before, after))
-    console.print(
+    say(
         f"   kNN accuracy: {100 * first.value:.1f} % [{100 * first.low:.1f}, {100 * first.high:.1f}] before, "
         f"[bold]{100 * second.value:.1f} %[/] [{100 * second.low:.1f}, {100 * second.high:.1f}] after",
     )
-    console.print(f"report of the adapted encoder: [bold]{shown(report)}[/]; it is zoo.load({shown(repr(address))})")
+    say(f"report of the adapted encoder: [bold]{shown(report)}[/]; it is zoo.load({shown(repr(address))})")
     return report
 
 

@@ -50,7 +50,7 @@ def test_every_module_command_in_it_parses():
 
 
 def test_it_is_short_and_its_table_is_that_of_the_catalogue():
-    assert len(README.splitlines()) <= 120
+    assert len(README.splitlines()) - models_table().count("\n") <= 108  # 120 with a dozen models
     written = README.partition(START)[2].partition(END)[0].strip()
     assert written == models_table().strip(), "the table is stale; `zoo list --write README.md` renews it"
     assert models_table().count("\n") == 2 + len(list_models())

@@ -79,4 +79,4 @@ class ConsoleReport:
     def say(self, message: str) -> None:
         """One line, where anything is to be shown."""
         if not self.quiet:
-            self.console.print(printable(message), markup=False)
+            self.console.print(printable(message), markup=False, soft_wrap=True)

@@ -294,7 +294,8 @@ class Trainer:
             for key, value in out.items():
                 terms[key] = terms.get(key, 0) + value.detach() / recipe.accumulate
         if recipe.optim.clip_grad_norm is not None:
-            nn.utils.clip_grad_norm_(self.method.parameters(), recipe.optim.clip_grad_norm)
+            for module in self.method.children() if recipe.optim.clip_modules else [self.method]:
+                nn.utils.clip_grad_norm_(module.parameters(), recipe.optim.clip_grad_norm)
         self.optimizer.step()
         self.method.after_step(self.step, self)
         if self.weight_mean is not None:

@@ -16,7 +16,7 @@ from zoo.errors import ConfigError
 from zoo.strict import Strict
 
 Decay = Literal["weights", "weights_and_biases", "all"]
-Schedule = Literal["cosine", "constant", "steps"]
+Schedule = Literal["cosine", "cosine_by_epoch", "constant", "steps"]
 
 
 class OptimConfig(Strict):
@@ -51,7 +51,11 @@ class OptimConfig(Strict):
     warmup_fraction: float | None = Field(
         default=None, ge=0, lt=1, description="The same as a fraction of all steps; give one of the two."
     )
-    schedule: Schedule = Field(default="cosine", description="Shape of the learning rate after the warm-up.")
+    schedule: Schedule = Field(
+        default="cosine",
+        description="Learning rate after the warm-up. cosine moves it every step; cosine_by_epoch at the start of each "
+        "epoch, as MoCo's and CLSA's code does.",
+    )
     final_lr: float = Field(default=0.0, ge=0, description="Rate at which the cosine ends.")
     step_epochs: float | None = Field(default=None, gt=0, description="Epochs between two steps of schedule steps.")
     step_factor: float = Field(
@@ -59,6 +63,11 @@ class OptimConfig(Strict):
     )
     clip_grad_norm: float | None = Field(
         default=None, gt=0, description="Largest norm of the gradient of all parameters; null: no limit."
+    )
+    clip_modules: bool = Field(
+        default=False,
+        description="Apply clip_grad_norm to the encoder and to each head on its own, as MS2L's code does, instead of "
+        "to all parameters together.",
     )
 
     @model_validator(mode="after")
@@ -117,6 +126,10 @@ def schedule(step: int, total_steps: int, config: OptimConfig, steps_per_epoch: 
     warmup = warmup_steps(config, total_steps, steps_per_epoch)
     if config.schedule == "steps" and step >= warmup:
         return peak * config.step_factor ** int(step // (config.step_epochs * steps_per_epoch))
+    if config.schedule == "cosine_by_epoch":
+        if step >= warmup:
+            step = max(warmup, int(step // steps_per_epoch * steps_per_epoch))
+        return learning_rate(step, total_steps, warmup, peak, config.final_lr)
     return learning_rate(step, total_steps, warmup, peak, config.final_lr, config.schedule)
 
 

@@ -36,7 +36,7 @@ class TinyEncoder(Encoder):
         super().__init__()
         self.input = ImageInput(size=(SIDE, SIDE))
         self.num_features = 12
-        self.layers = nn.Sequential(
+        self.network = nn.Sequential(
             nn.Conv2d(3, 8, 3, bias=False), norm(8), nn.ReLU(), nn.Conv2d(8, 12, 3, stride=2, bias=False), norm(12)
         )
 
@@ -44,7 +44,7 @@ class TinyEncoder(Encoder):
         return self.pool(self._features(x, lengths), lengths)
 
     def _features(self, x: Tensor, lengths: Tensor | None) -> Tensor:
-        return self.layers(x).relu()
+        return self.network(x).relu()
 
     def pool(self, features: Tensor, lengths: Tensor | None = None) -> Tensor:
         return features.mean((2, 3))

@@ -28,7 +28,7 @@ def pictures(height: int = 32, width: int = 32) -> Tensor:
 
 def pillow(name: str, image: Image.Image, level: int, sign: int) -> Image.Image:
     """The released magnitudes (simclr_clsa.md 2.2), each through Pillow's own function."""
-    factor, amount = 0.9 * level / 10 + 0.05, sign * 0.3 * level / 10
+    factor, amount = level * 0.9 / 10 + 0.05, sign * (level * 0.3 / 10)
     width, height = image.size
 
     def transform(*matrix: float) -> Image.Image:
@@ -45,8 +45,8 @@ def pillow(name: str, image: Image.Image, level: int, sign: int) -> Image.Image:
         "rotate": lambda: image.rotate(sign * 30 * level / 10),
         "shear_x": lambda: transform(1, amount, 0, 0, 1, 0),
         "shear_y": lambda: transform(1, 0, 0, amount, 1, 0),
-        "translate_x": lambda: transform(1, 0, amount * width, 0, 1, 0),
-        "translate_y": lambda: transform(1, 0, 0, 0, 1, amount * height),
+        "translate_x": lambda: transform(1, 0, int(amount * width), 0, 1, 0),
+        "translate_y": lambda: transform(1, 0, 0, 0, 1, int(amount * height)),
         "posterize": lambda: ImageOps.posterize(image, [4, 4, 5, 5, 6, 6, 6, 7, 7][level - 1]),
         "solarize": lambda: ImageOps.solarize(image, 256 - int(25.6 * level)),
     }[name]()

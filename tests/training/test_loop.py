@@ -103,6 +103,20 @@ def test_resume_continues_bit_for_bit(tmp_path, changes):
     assert strip(tmp_path / "parts") == strip(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("apart", [False, True])
+def test_gradients_are_clipped_together_or_module_by_module(tmp_path, apart):
+    clip = {"name": "sgd", "lr": 1e-4, "lr_scaling": "none", "clip_grad_norm": 0.01, "clip_modules": apart}
+    trainer = trainer_for(tmp_path / "run", tiny(optim=clip))
+    trainer.method.train()
+    trainer._step()
+
+    def norm(module) -> float:
+        return float(torch.stack([p.grad.norm() for p in module.parameters() if p.grad is not None]).norm())
+
+    norms = [norm(trainer.method.encoder), norm(trainer.method.head)]
+    assert (norms if apart else [norm(trainer.method)]) == pytest.approx([0.01] * (2 if apart else 1), rel=1e-3)
+
+
 def test_training_learns_and_logs(tmp_path):
     gentle = {"name": "sgd", "lr": 0.01, "lr_scaling": "none", "warmup_fraction": 0.1}
     trainer = trainer_for(tmp_path / "run", tiny(epochs=20, batch_size=32, log_every=1, optim=gentle))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -16,7 +17,7 @@ from training.losses import info_nce, memory_similarities
 from training.methods import method_class
 from training.methods.base import Context
 from training.methods.moco import MoCo
-from training.modules.batch_norm import SplitBatchNorm, group_size, split_batch_norm
+from training.modules.batch_norm import group_size
 from training.modules.momentum import KeyEncoder, Queue
 from zoo.errors import ConfigError, InputError
 
@@ -188,7 +189,7 @@ def test_momentum_encoder_follows_parameters_only():
         torch.testing.assert_close(k, 0.9 * o + 0.1 * q)
     for name, buffer in method.key_encoder.named_buffers():
         assert torch.equal(buffer, buffers[name])
-    own, other = method.encoder.layers[1].running_mean, method.key_encoder.encoder.layers[1].running_mean
+    own, other = method.encoder.network[1].running_mean, method.key_encoder.encoder.network[1].running_mean
     assert not torch.equal(own, other) and other.abs().max() > 0
 
 
@@ -199,41 +200,6 @@ def test_momentum_rises_by_a_cosine():
 
 
 # -- batch norm in groups --------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("make", [lambda: nn.BatchNorm2d(3), lambda: nn.BatchNorm2d(3, momentum=None, affine=False)])
-def test_split_batch_norm_equals_one_batch_norm_per_group(make):
-    torch.manual_seed(0)
-    reference, source = make(), make()
-    for norm in (reference, source):
-        for p in norm.parameters():
-            nn.init.constant_(p, 0.7)
-    split = SplitBatchNorm(source, 2)
-    assert list(split.state_dict()) == list(reference.state_dict())
-    x = torch.randn(6, 3, 4, 5)
-    means = []
-    for part, ours in zip(x.split(2), split(x).split(2), strict=True):
-        fresh = make()
-        fresh.load_state_dict(reference.state_dict())
-        torch.testing.assert_close(ours, fresh(part))
-        means.append(fresh.running_mean)
-    torch.testing.assert_close(split.running_mean, torch.stack(means).mean(0))
-    reference.load_state_dict(split.state_dict())
-    torch.testing.assert_close(split.eval()(x), reference.eval()(x))
-    with pytest.raises(ConfigError, match=r"5 samples.*groups of 2"):
-        split.train()(x[:5])
-
-
-def test_split_batch_norm_takes_timms_activation_and_norms_without_statistics():
-    from timm.layers import BatchNormAct2d
-
-    torch.manual_seed(0)
-    plain = nn.BatchNorm2d(3, track_running_stats=False)
-    module = split_batch_norm(nn.Sequential(nn.Conv2d(3, 3, 1), BatchNormAct2d(3), nn.Sequential(plain)), 2)
-    assert [type(m).__name__ for m in module.modules()].count("SplitBatchNorm") == 2
-    assert (module[1](torch.randn(4, 3, 2, 2)) >= 0).all()
-    x = torch.randn(4, 3, 2, 2)
-    torch.testing.assert_close(module[2].eval()(x), torch.cat([plain(p) for p in x.split(2)]))
 
 
 def test_keys_are_normalised_in_shuffled_groups_and_come_back_in_order():
@@ -277,6 +243,40 @@ def test_query_and_key_of_an_image_share_no_statistics():
 def test_groups_must_fit_the_batch(groups, said):
     with pytest.raises(ConfigError, match=said):
         group_size(groups, 8)
+
+
+@pytest.mark.parametrize(
+    ("groups", "accumulate", "fits"),
+    [
+        (8, 8, False),
+        (8, 4, True),
+        (8, 3, False),
+        (4, 4, False),
+        (2, 1, True),
+        (4, 2, True),
+        (1, 8, True),
+        (2, 4, False),
+    ],
+)
+def test_a_pass_holds_two_whole_groups_or_shuffling_hides_nothing(groups, accumulate, fits):
+    """With one group in a pass, all keys share their statistics with all positives; with half a group, the two views of
+    a symmetric loss share one. A single group for everything is asked for on purpose."""
+    if fits:
+        assert group_size(groups, 64, accumulate) == 64 // groups
+        return
+    with pytest.raises(ConfigError, match="at least two groups in each of the") as error:
+        group_size(groups, 64, accumulate)
+    better = re.search(r"use (\d+)", str(error.value))
+    if better:
+        group_size(int(better[1]), 64, accumulate)
+
+
+def test_a_recipe_whose_passes_hold_one_group_is_refused(tmp_path):
+    """Measured before it was refused: every key depended on the first image of its pass, as if nothing were split."""
+    with pytest.raises(
+        ConfigError, match="least two groups in each of the 4 passes: otherwise ShuffleBN hides nothing; use 8"
+    ):
+        trainer_for(tmp_path / "run", tiny(**TINY, accumulate=4))
 
 
 def test_the_encoder_is_saved_as_if_nothing_were_split():
@@ -362,7 +362,7 @@ class SmallEncoder(TinyEncoder):
         layers: list[nn.Module] = []
         for inputs, outputs, stride in [(3, 16, 1), (16, 32, 2), (32, 32, 2)]:
             layers += [nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
-        self.layers = nn.Sequential(*layers[:-1])
+        self.network = nn.Sequential(*layers[:-1])
 
 
 @pytest.mark.parametrize("config", [{}, {"symmetric": True}, {"negatives": "batch_and_queue"}])

@@ -245,7 +245,7 @@ def test_a_run_resumes_bit_for_bit_and_publishes(tmp_path):
     from training.export import export_encoder
 
     whole = trainer_for(tmp_path / "whole", tiny())
-    groups = whole.data.dataset.facts.groups
+    groups = whole.data.dataset.groups["person"]
     assert set(groups[whole.data.held]) == {0, 1} and not set(groups[whole.data.train]) & {0, 1}
     whole.run()
     assert any("held_out_knn" in record for record in whole.folder.records())

@@ -289,3 +289,15 @@ def test_nothing_to_train_is_an_error():
     module = nn.Linear(2, 2).requires_grad_(False)
     with pytest.raises(ConfigError, match="no trainable parameter"):
         build_optimizer(module, OptimConfig(), 32)
+
+
+def test_a_cosine_by_epoch_stands_still_within_each_epoch():
+    """MoCo's and CLSA's code: lr * (1 + cos(pi epoch / epochs)) / 2, set before each epoch."""
+    config = OptimConfig(name="sgd", lr=0.4, lr_scaling="none", schedule="cosine_by_epoch")
+    found = [schedule(step, 30, config, 10, 0.4) for step in range(30)]
+    expected = [0.4 * 0.5 * (1 + math.cos(math.pi * (step // 10) / 3)) for step in range(30)]
+    assert found == pytest.approx(expected)
+    warm = OptimConfig(name="sgd", lr=0.4, lr_scaling="none", schedule="cosine_by_epoch", warmup_epochs=0.5)
+    assert [schedule(step, 30, warm, 10, 0.4) for step in (0, 1, 4)] == pytest.approx([0, 0.08, 0.32])
+    assert schedule(5, 30, warm, 10, 0.4) == schedule(9, 30, warm, 10, 0.4) == pytest.approx(0.4)
+    assert schedule(10, 30, warm, 10, 0.4) == schedule(19, 30, warm, 10, 0.4) < 0.4

@@ -106,7 +106,7 @@ def test_loss_is_nt_xent_of_one_joint_forward(head):
 def test_both_views_share_batch_norm_statistics():
     method = simclr()
     method([torch.zeros(6, 3, 8, 8), torch.ones(6, 3, 8, 8)])
-    norm = method.encoder.layers[1]
+    norm = method.encoder.network[1]
     assert norm.num_batches_tracked == 1
 
 
@@ -189,7 +189,7 @@ def test_several_views_make_one_loss_and_one_forward_per_size(positives, loss):
     method = simclr(views=[{"count": 2}, {"count": 2, "size": 10}], positives=positives, loss=loss, temperature=0.3)
     a, b, c, d = views = method.views(batch(), torch.Generator().manual_seed(1))
     out = method(views)
-    assert method.encoder.layers[1].num_batches_tracked == 2
+    assert method.encoder.network[1].num_batches_tracked == 2
     large, small = (method.head(method.encoder(torch.cat(pair))).view(2, 6, -1) for pair in ((a, b), (c, d)))
     z = torch.cat([large, small]).transpose(0, 1)
     expected, accuracy = views_loss(z, 0.3, positives=positives, decoupled=loss == "dcl")

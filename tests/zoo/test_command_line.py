@@ -195,3 +195,12 @@ def test_a_limit_is_a_limit(sizes):
     assert len(kept) > 0.5 * min(900, len(labels))
     assert np.array_equal(at_most(None, 10, 20, seed=0), np.arange(10))
     assert len(at_most(None, 2000, 900, seed=0)) == 900
+
+
+def test_a_command_that_is_advised_stays_in_one_line(capsys):
+    """Wrapped at 80 columns in a log, it could not be copied."""
+    from training.console import ConsoleReport
+
+    with ConsoleReport() as report:
+        report.say("done; publish with `zoo publish runs/" + "name" * 40 + "`")
+    assert len(capsys.readouterr().err.splitlines()) == 1

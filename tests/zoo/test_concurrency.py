@@ -13,10 +13,13 @@ import pytest
 import torch
 
 import zoo
+from tests.data_fixtures import make_folder
 from tests.hub_stub import COMMIT, REPO
 from tests.hub_stub import serve as serve_hub
 from tests.static_server import serve_folder
 from tests.zoo.checkpoints import same_weights, small_encoder, write_small
+from zoo.data.addresses import open_dataset
+from zoo.errors import ZooError
 from zoo.publish.publishing import publish
 
 #: Forked children share the imports of the test; starting sixteen interpreters would take a minute.
@@ -170,3 +173,62 @@ def test_killed_while_saving_a_training_state(tmp_path):
 @pytest.mark.slow
 def test_killed_while_saving_often(tmp_path):
     kill_while_saving(tmp_path / "state", 300)
+
+
+def test_eight_processes_and_a_slow_hub(pristine, tmp_path, monkeypatch):
+    """Every answer takes its time, so that all processes find the cache half-filled by the others."""
+    from huggingface_hub import constants
+
+    with serve_hub(pristine) as hub:
+        answer = hub.answer
+
+        def slowly(handler, body):
+            time.sleep(0.1)
+            answer(handler, body)
+
+        hub.answer = slowly
+        template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        assert load_at_once(f"hf-hub:{REPO}", tmp_path / "cache", 8) == [expected(pristine)] * 8
+    assert not list((tmp_path / "cache").rglob("*.incomplete"))
+
+
+def everything(folder):
+    return {str(p): (p.stat().st_mtime_ns, p.stat().st_size) for p in sorted(folder.rglob("*"))}
+
+
+def test_a_load_from_a_full_cache_writes_nothing_to_it(pristine, tmp_path):
+    """So a cache that only an administrator may write to serves everybody."""
+    shutil.copytree(pristine, tmp_path / "www" / "c")
+    cache = tmp_path / "cache"
+    with serve_folder(tmp_path / "www") as server:
+        zoo.load(f"{server.url}/c", cache_dir=cache)
+        before = everything(cache)
+        for path in [*cache.rglob("*"), cache]:
+            path.chmod(0o555 if path.is_dir() else 0o444)
+        zoo.load(f"{server.url}/c", cache_dir=cache)
+        zoo.load(f"{server.url}/c", cache_dir=cache, local_files_only=True)
+        assert everything(cache) == before
+        for path in [cache, *cache.rglob("*")]:
+            path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+def test_a_cache_that_cannot_be_written_to_is_one_clear_error(pristine, tmp_path):
+    shutil.copytree(pristine, tmp_path / "www" / "c")
+    (tmp_path / "cache").write_text("a file stands where the folder should be")
+    with serve_folder(tmp_path / "www") as server, pytest.raises(ZooError, match="cannot write"):
+        zoo.load(f"{server.url}/c", cache_dir=tmp_path / "cache")
+    assert same_weights(zoo.load(f"local-dir:{pristine}", cache_dir=tmp_path / "cache"), small_encoder_of(pristine))
+
+
+def small_encoder_of(folder):
+    return zoo.load(f"local-dir:{folder}")
+
+
+def test_a_cache_that_cannot_be_written_to_costs_a_dataset_nothing_but_time(tmp_path, monkeypatch):
+    (tmp_path / "cache").write_text("a file stands where the folder should be")
+    data = make_folder(tmp_path / "images", splits=("train",))
+    first = open_dataset(data, "train").fingerprint
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
+    assert open_dataset(data, "train").fingerprint == first

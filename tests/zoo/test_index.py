@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -217,3 +218,32 @@ def test_one_path_and_one_picture_are_queries(pictures, tmp_path):
     index(encoder, data, out)
     assert search(out, data.paths[3], 1, encoder=encoder).paths == [[os.path.abspath(data.paths[3])]]
     assert search(out, [Image.open(data.paths[3])], 1, encoder=encoder).paths == [[os.path.abspath(data.paths[3])]]
+
+
+def test_approximate_search_needs_its_extra(pictures, tmp_path, monkeypatch):
+    encoder, data, out = tiny_encoder(), open_dataset(pictures, "train"), tmp_path / "index"
+    index(encoder, data, out)
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(ImportError, match=r"encoder-zoo\[faiss\]"):
+        search(out, data, encoder=encoder, approximate=True)
+
+
+def test_approximate_search_agrees_and_follows_the_index(pictures, tmp_path):
+    pytest.importorskip("faiss")
+    encoder, data, out = tiny_encoder(), open_dataset(pictures, "train"), tmp_path / "index"
+    index(encoder, Images(90), out)
+    index(encoder, data, out)
+    exact = search(out, data, 4, encoder=encoder)
+    found = search(out, data, 4, encoder=encoder, approximate=True)
+    assert [names[0] for names in found.names] == [names[0] for names in exact.names] == found.queries
+    assert np.allclose(found.similarity[:, 0], 1, atol=1e-5)
+    for path in data.paths[:3]:
+        os.unlink(path)
+    index(encoder, Images(91), out)
+    rest = open_dataset(pictures, "train")
+    again = search(out, rest, 1, encoder=encoder, approximate=True)
+    assert [names[0] for names in again.names] == again.queries
+    gone = set(map(os.path.abspath, data.paths[:3]))
+    assert not gone & {
+        name for names in search(out, rest, 50, encoder=encoder, approximate=True).names for name in names
+    }

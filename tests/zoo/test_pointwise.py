@@ -49,7 +49,6 @@ def test_other_convolutions_stay_as_they_are():
     ("family", "arguments"),
     [
         ("timm", {"model": "resnet18", "model_args": {"channels": [4, 6, 8, 10]}}),
-        ("cell_network", {"genotype": "darts_v2", "width": 3, "depth": 5}),
         ("cell_supernet", {"space": "darts", "width": 4, "depth": 3, "partial": 2}),
     ],
 )

@@ -55,7 +55,8 @@ class CorruptConfig(Strict):
         default=0.95, ge=0, le=1, description="Probability of each block after the one before it, the first one too."
     )
     inpaint_side: tuple[float, float] = Field(
-        default=(1 / 7, 1 / 5), description="Smallest and largest side of a block, fractions of the view's side."
+        default=(1 / 7, 1 / 5),
+        description="Smallest side of a block and the side that none reaches, fractions of the view's side.",
     )
     inpaint_margin: int = Field(default=3, ge=0, description="Distance of the blocks from the border in pixels.")
     outpaint_windows: int = Field(default=5, ge=1, le=256, description="At most so many windows that stay.")
@@ -65,6 +66,7 @@ class CorruptConfig(Strict):
     outpaint_side: tuple[float, float] = Field(
         default=(4 / 7, 5 / 7), description="Smallest and largest side of a window, fractions of the view's side."
     )
+    outpaint_margin: int = Field(default=3, ge=0, description="Distance of the windows from the border in pixels.")
 
     @model_validator(mode="after")
     def _consistent(self) -> CorruptConfig:
@@ -209,7 +211,7 @@ def paint_blocks(shape: torch.Size, config: CorruptConfig, generator, device) ->
     u = torch.rand(4, n, count, generator=generator, device=device)
     colours = _colours(n, count, config.grey, generator, device)
     active = _run_of_luck(n, count, config.inpaint_continue, generator, device)
-    h, w = (_side(u[k], config.inpaint_side, side) for k, side in enumerate((height, width)))
+    h, w = (_side(u[k], config.inpaint_side, side, largest=False) for k, side in enumerate((height, width)))
     top, left = (_within_margin(u[2 + k], size, side, config.inpaint_margin)
                  for k, (size, side) in enumerate(((h, height), (w, width))))  # fmt: skip
 
@@ -230,7 +232,8 @@ def paint_around(shape: torch.Size, config: CorruptConfig, generator, device) ->
     colour = _colours(n, 1, config.grey, generator, device)
     active = _run_of_luck(n, count, config.outpaint_continue, generator, device, first_always=True)
     h, w = (_side(u[k], config.outpaint_side, side) for k, side in enumerate((height, width)))
-    top, left = _whole(u[2], height - h + 1), _whole(u[3], width - w + 1)
+    top, left = (_within_margin(u[2 + k], size, side, config.outpaint_margin)
+                 for k, (size, side) in enumerate(((h, height), (w, width))))  # fmt: skip
 
     def change(views: Tensor, i: Tensor | slice) -> Tensor:
         kept = (_boxes(top[i], left[i], h[i], w[i], height, width) & active[i][..., None, None]).any(dim=1)
@@ -269,9 +272,11 @@ def _whole(uniform: Tensor, count: Tensor | int) -> Tensor:
     return torch.minimum((uniform * count).long(), count - 1)
 
 
-def _side(uniform: Tensor, fractions: tuple[float, float], side: int) -> Tensor:
-    """Whole sides between the two fractions of `side`, both included, at least 1 pixel."""
+def _side(uniform: Tensor, fractions: tuple[float, float], side: int, largest: bool = True) -> Tensor:
+    """Whole sides between the two fractions of `side`, at least 1 pixel; the larger one only with `largest`, or where
+    there is no other."""
     low, high = (max(1, min(side, int(f * side))) for f in fractions)
+    high = high if largest else max(low, high - 1)
     return low + _whole(uniform, high - low + 1)
 
 

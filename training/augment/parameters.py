@@ -87,7 +87,9 @@ class ImageAugmentConfig(Strict):
 
 _MOCO = {"crop_scale": (0.2, 1.0), "brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1}
 
-#: SimCLR on CIFAR and on ImageNet (appendices A, B.9); MoCo v2 (arXiv:2003.04297) at both sizes.
+#: SimCLR on CIFAR and on ImageNet (appendices A, B.9); MoCo v2 (arXiv:2003.04297) at both sizes. Crops are drawn as
+#: torchvision draws them. SimCLR's official code draws the aspect ratio uniformly instead of log-uniformly, and tries
+#: up to 100 times instead of 10 before it takes a central crop.
 PRESETS: dict[str, ImageAugmentConfig] = {
     "cifar": ImageAugmentConfig(strength=0.5, blur_p=0.0),
     "imagenet": ImageAugmentConfig(),

@@ -145,8 +145,9 @@ def _matrices(draws: Draws, height: int, width: int) -> Tensor:
         "rotate": eight_bit.rotation(signed * (3 * math.pi / 180), height, width),
         "shear_x": eight_bit.shear_x(amount),
         "shear_y": eight_bit.shear_y(amount),
-        "translate_x": eight_bit.translate_x(amount * width),
-        "translate_y": eight_bit.translate_y(amount * height),
+        # Whole pixels, towards zero, and in the released code's order of operations, which rounding depends on.
+        "translate_x": eight_bit.translate_x((signed * 0.3 / 10 * width).trunc()),
+        "translate_y": eight_bit.translate_y((signed * 0.3 / 10 * height).trunc()),
     }
     for name, matrix in makers.items():
         still = torch.where(draws.are(name)[:, None], matrix, still)

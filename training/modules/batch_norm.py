@@ -166,11 +166,16 @@ def split_batch_norm(module: nn.Module, group: int) -> nn.Module:
     return module
 
 
-def group_size(groups: int, batch: int) -> int:
-    """Samples per batch-norm group when a global `batch` falls into `groups`.
+def group_size(groups: int, batch: int, accumulate: int = 1) -> int:
+    """Samples per batch-norm group when a global `batch`, taken in `accumulate` passes, falls into `groups`.
+
+    Keys are shuffled among the groups of one pass over all processes, so a single group would share its statistics
+    with the queries' positives as if there were none; and a group that holds part of a view would share it with
+    another view of the same images.
 
     Raises:
-        ConfigError: groups of unequal size or of one sample, or groups that span processes.
+        ConfigError: groups of unequal size or of one sample, groups that span processes, passes or views, or a pass
+            with a single group.
     """
     world = distributed.world_size()
     if batch % groups or batch // groups < 2:
@@ -178,10 +183,13 @@ def group_size(groups: int, batch: int) -> int:
             f"method.bn_groups={groups} must divide batch_size={batch} into groups of at least 2 samples; "
             f"choose one of {[g for g in (1, 2, 4, 8, 16, 32, 64) if batch % g == 0 and batch // g >= 2]}"
         )
-    if groups > 1 and groups % world:
+    if groups > 1 and (groups % (world * accumulate) or groups < 2 * accumulate):
+        shares = world * accumulate
+        fits = [g for g in range(2 * accumulate, batch // 2 + 1) if g % shares == 0 and batch % g == 0]
+        fix = f"use {min(fits, key=lambda g: abs(g - groups))}" if fits else "lower accumulate, or raise batch_size"
         raise ConfigError(
-            f"method.bn_groups={groups} must be a multiple of the {world} processes, as a group never spans two; "
-            f"use {-(-groups // world) * world}"
+            f"method.bn_groups={groups} must be a multiple of processes x accumulate = {world} x {accumulate}, with at "
+            f"least two groups in each of the {accumulate} passes: otherwise ShuffleBN hides nothing; {fix}"
         )
     return batch // groups
 

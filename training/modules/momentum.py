@@ -50,9 +50,10 @@ class MomentumConfig(Method.Config):
     bn_groups: int = Field(
         default=8,
         ge=1,
-        description="Groups of a global pass that are normalised on their own, with the keys shuffled among them. The "
-        "released ImageNet runs had one per GPU, 8. 1 shares statistics over the whole pass, which leaks the positives "
-        "(for ablations, and harmless for encoders without batch norm).",
+        description="Groups of the global batch that are normalised on their own, with the keys shuffled among those "
+        "of a pass: a multiple of processes x accumulate, and at least two in a pass. The released ImageNet runs had "
+        "one per GPU, 8. 1 shares statistics over the whole pass, which leaks the positives (for ablations, and "
+        "harmless for encoders without batch norm).",
     )
     head: Head = "paper"
     hidden_dim: HiddenDim = None
@@ -146,7 +147,7 @@ class MomentumContrast(Method):
 
     def __init__(self, encoder: Encoder, config: MomentumConfig, context: Context, keys_per_image: int = 1) -> None:
         super().__init__(encoder, config, context)
-        group = group_size(config.bn_groups, context.global_batch)
+        group = group_size(config.bn_groups, context.global_batch, context.accumulate)
         self.head = projection_head(config.head, encoder.num_features, config.hidden_dim, config.out_dim)
         if config.bn_groups > 1:
             split_batch_norm(self.encoder, group)

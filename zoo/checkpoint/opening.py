@@ -115,7 +115,7 @@ def fetch_weights(source: Source, config: CheckpointConfig) -> Path:
 def _open_mirror(address: str, source: Source) -> Source:
     if source.access.local_files_only or offline():
         raise HubError("the network is off")
-    if source.remote and is_loopback(address, resolve=True):
+    if source.remote and is_loopback(address):
         raise HubError("a config.json from the network may not point to this machine")
     if address.startswith("hf-hub:"):
         return open_hub(address.removeprefix("hf-hub:"), source.access)

@@ -110,6 +110,9 @@ def search(
     k: Annotated[int, typer.Option("--k", "-k", min=1, help="hits for each picture")] = 10,
     out: OutOption = None,
     split: Annotated[str | None, typer.Option(help="split, where a dataset is asked for")] = None,
+    approximate: Annotated[
+        bool, typer.Option("--approximate", help="faster on many millions of pictures, may miss some; needs faiss")
+    ] = False,
     device: DeviceOption = None,
 ) -> None:
     """The pictures of an index that are most similar to each given one.
@@ -130,7 +133,7 @@ def search(
             f"{pictures[files.index(False)]} is no picture file; give picture files, or one folder or dataset"
         )
     asked = pictures if all(files) else open_dataset(pictures[0], split)
-    hits = run(index, asked, k, device=device)
+    hits = run(index, asked, k, approximate=approximate, device=device)
     if out is None:
         for row in hits.rows():
             print(printable(f"{row['similarity']:.4f}  {row['query']}  {row['name']}"))

@@ -142,7 +142,7 @@ def choose_split(address: str, split: str | None, known: list[str]) -> str:
             return known[0]
         if "all" in known:
             return "all"
-        raise UnknownNameError(f"{address} has the splits {', '.join(known)}; name one, as in split={known[0]!r}")
+        raise UnknownNameError(f"{address} has the splits {', '.join(known)}; name one of them")
     meaning = split_of(split)
     for candidate in (split, meaning):
         if candidate in known:

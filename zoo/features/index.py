@@ -152,8 +152,10 @@ class Index:
                 f"(hash {identity[:12]}) is another encoder; use that one, or make an index of its own"
             )
 
-    def nearest(self, vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The `k` entries nearest to each vector by cosine similarity, exact.
+    def nearest(
+        self, vectors: np.ndarray, k: int, *, approximate: bool = False
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The `k` entries nearest to each vector by cosine similarity; exact unless `approximate`, which needs faiss.
 
         Args:
             vectors: `(M, num_features)` of this index's encoder.
@@ -168,6 +170,10 @@ class Index:
             raise DataError(f"{self.folder} is empty; add pictures with `zoo index`")
         if vectors.ndim != 2 or vectors.shape[1] != self.num_features:
             raise InputError(f"{self.folder} takes vectors (M, {self.num_features}), got shape {vectors.shape}")
+        if approximate:
+            from zoo.features.faiss_index import nearest as approximately
+
+            return approximately(self, vectors, k)
         found = []
         for number, part in enumerate(self.parts):
             if part.rows > len(part.dropped):

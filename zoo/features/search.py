@@ -88,10 +88,11 @@ def search(
     k: int = 10,
     *,
     encoder: Encoder | None = None,
+    approximate: bool = False,
     batch_size: int = 256,
     device: str | None = None,
 ) -> Hits:
-    """The `k` entries of an index that are most similar to each picture, by cosine similarity of features, exactly.
+    """The `k` entries of an index that are most similar to each picture, by cosine similarity of features.
 
     Args:
         index: an `Index` or its folder.
@@ -99,11 +100,14 @@ def search(
             has to be the index's own.
         k: at most as many as the index holds.
         encoder: the index's own; None loads it from the address that the index keeps.
+        approximate: search with faiss' inverted lists, which are faster on many millions of entries and may miss some;
+            the default is exact.
         batch_size, device: of the forward pass.
 
     Raises:
         InputError: vectors or an encoder that are not the index's; k below 1; no encoder can be loaded.
         DataError: no index, an empty one, or pictures that cannot be read.
+        ImportError: `approximate` without the extra `faiss`.
     """
     found = index if isinstance(index, Index) else Index.open(index)
     if k < 1:
@@ -122,7 +126,7 @@ def search(
         data = as_dataset(pictures, found.modality)
         vectors = embed(network, data, batch_size=batch_size, device=device, precision=found.precision)
         queries = _names(data)[0]
-    similarity, numbers, rows = found.nearest(vectors, k)
+    similarity, numbers, rows = found.nearest(vectors, k, approximate=approximate)
     pairs = [list(zip(*each, strict=True)) for each in zip(numbers.tolist(), rows.tolist(), strict=True)]
     entries = [part.entries for part in found.parts]
     return Hits(

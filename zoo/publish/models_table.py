@@ -9,6 +9,7 @@ from zoo.checkpoint.catalog import config, list_models, results
 from zoo.errors import ConfigError
 from zoo.files import write_text
 from zoo.publish.card import comparisons
+from zoo.text import Markdown, markdown
 
 START, END = "<!-- models: written by `zoo list --write README.md` -->", "<!-- end of models -->"
 COLUMNS = ("model", "method", "input", "features", "MB", "trained on", "linear %", "kNN %", "licence of the data")
@@ -25,11 +26,11 @@ def models_table() -> str:
         side = _input(found.input)
         licence = data.licence.partition(" (")[0].partition(";")[0]
         cells = [
-            f"[{name}](model_cards/{name}.md)", found.method.title, side, f"{found.num_features:,}",
+            Markdown(f"[{name}](model_cards/{name}.md)"), found.method.title, side, f"{found.num_features:,}",
             f"{found.weights.bytes / 1e6:.1f}", data.name.partition(" (")[0],
             *(_accuracy(table, start) for start in PROTOCOLS.values()), licence,
         ]  # fmt: skip
-        lines.append("| " + " | ".join(cells) + " |")
+        lines.append("| " + " | ".join(map(markdown, cells)) + " |")
     return "\n".join(lines) + "\n"
 
 
