@@ -58,7 +58,7 @@ def test_an_extraction_of_files_that_change_is_refused(folder, tmp_path, out, ki
     encoder, place = tiny_encoder(), None if out is None else tmp_path / out
     options = {"batch_size": 2, "precision": "fp32", "out": place}
     data = opened()
-    with pytest.raises(DataError, match="files were replaced while they were read"):
+    with pytest.raises(DataError, match="changed while they were read"):
         extract(encoder, data, progress=replacing_at_the_first_batch(last), **options)
     assert not [path for path in tmp_path.glob("f.*") if path.suffix != ".lock"], "no rows that a resume could take up"
     calls = []
@@ -70,7 +70,7 @@ def test_a_pixel_cache_of_other_files_is_not_kept(folder, tmp_path):
     data = open_dataset(folder, "train")
     old = data.fingerprint
     picture(folder / "train" / "a" / "0.png")
-    with pytest.raises(DataError, match="files were replaced"):
+    with pytest.raises(DataError, match="changed while they were read"):
         pixel_view(data, 16)
     assert not list((tmp_path / "cache" / "pixels").glob("*.npy"))
     again = open_dataset(folder, "train")
@@ -87,5 +87,5 @@ def test_files_that_change_while_they_are_hashed(folder, monkeypatch):
         return read(index)
 
     monkeypatch.setattr(data, "content", replace)
-    with pytest.raises(DataError, match="files were replaced"):
+    with pytest.raises(DataError, match="changed while they were read"):
         data.fingerprint  # noqa: B018
