@@ -24,7 +24,7 @@ WorkersOption = Annotated[
 PrecisionOption = Annotated[str, typer.Option(help="of the forward pass: auto, fp32, bf16 or fp16")]
 LimitOption = Annotated[int | None, typer.Option(help="at most this many samples a split, stratified by class")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="print no progress, only results and errors")]
-SeedOption = Annotated[int, typer.Option(min=0, help="of every random choice")]
+SeedOption = Annotated[int, typer.Option(min=0, help="seed of all random choices")]
 OutOption = Annotated[Path | None, typer.Option(help="folder to write to")]
 
 #: Every help text says baseline; this is where the word is explained.

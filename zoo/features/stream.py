@@ -233,7 +233,7 @@ def _any(world: int, flag: bool) -> bool:
 
 
 def _together(world: int, work: Callable[[], Any]) -> Any:
-    """Run `work` on all ranks; where one fails, all raise, so that none waits for it for ever."""
+    """Run `work` on all ranks; where one fails, all raise, so that none waits for it without end."""
     failure, result = None, None
     try:
         result = work()
