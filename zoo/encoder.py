@@ -52,6 +52,8 @@ class Encoder(nn.Module):
             Training and feature extraction switch the costly part off and check results instead.
         data_statistics: names in the state of what `fit_to_data` sets; empty for a family that takes nothing from
             the data before training. An untrained baseline of a checkpoint keeps them.
+        fixed: names of the parameters that the architecture itself never trains; `build` sets it. Fine-tuning leaves
+            them as they are, whatever else was frozen or not meanwhile.
     """
 
     num_features: int
@@ -61,6 +63,7 @@ class Encoder(nn.Module):
     libraries: tuple[str, ...] = ()
     strict_input: bool = True
     data_statistics: tuple[str, ...] = ()
+    fixed: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
