@@ -72,7 +72,8 @@ def test_one_private_commit_that_loads_by_its_hash(hub, folder, tmp_path):
     }
     evidence = ".eval_results/cifar10_logistic_v1_seed0.yaml"
     assert repository.commits[pushed.commit].keys() == own | {evidence, ".gitattributes"}
-    for name in own - {"README.md"}:
+    assert repository.commits[pushed.commit]["simclr_small_toys_results.svg"].startswith(b"<svg")  # the card's picture
+    for name in own - {"README.md", "simclr_small_toys_results.svg"}:
         assert repository.commits[pushed.commit][name] == (folder / name).read_bytes()
     for address in (pushed.address, f"hf-hub:{REPO}@v1"):
         encoder = zoo.load(address, cache_dir=tmp_path / "cache")
