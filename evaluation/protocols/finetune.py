@@ -37,9 +37,9 @@ class FineTuneV2(Strict):
     keeps fixed, such as airbench's batch-norm scale, stay fixed; all others are trained. Ours: the learning rate falls
     as a cosine to 0, the classifier starts at zero. Without weight decay, and for networks with nothing fixed, the
     numbers are those of finetune-v1, which decayed and trained everything. Learning rate and weight decay are chosen
-    on a stratified `held_out` part of the training split (the official validation split where there is one), then the network is
-    trained once more on all of it. The last step is reported. The defaults fit a CPU; `SIMCLR_TRANSFER` holds
-    the paper's 20,000 steps and its grid, `SIMCLR_FEW_LABELS` its setting for 1 % and 10 % of the labels.
+    on a stratified `held_out` part of the training split (the official validation split where there is one), then the
+    network is trained once more on all of it. The last step is reported. The defaults fit a CPU; `SIMCLR_TRANSFER`
+    holds the paper's 20,000 steps and its grid, `SIMCLR_FEW_LABELS` its setting for 1 % and 10 % of the labels.
     """
 
     steps: int = Field(default=100, ge=1, description="of the optimiser, for each setting")
