@@ -40,7 +40,8 @@ class _Skeletons(Dataset):
         except (TypeError, ValueError):
             came = f"{type(sample).__name__} of {getattr(sample, 'dtype', 'no dtype')}"
             raise InputError(
-                f"{self.name}, sample {self.keys[index]!r}: expected a skeleton sequence (T, V, C) of numbers, got {came}"
+                f"{self.name}, sample {self.keys[index]!r}: expected a skeleton sequence (T, V, C) of numbers, "
+                f"got {came}"
             ) from None
         return repr(x.shape).encode() + x.tobytes()
 
