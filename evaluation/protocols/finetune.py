@@ -30,16 +30,16 @@ class FineTuneV2(Strict):
     """Fine-tuning: the whole network and a linear classifier on it, trained with labels.
 
     The optimiser of SimCLR's transfer experiments (arXiv 2002.05709, appendix B.8.1): SGD with Nesterov momentum,
-    batch-norm momentum min(10 / steps per epoch, 0.1), weight decay divided by the learning rate; images are
-    cropped (RandomResizedCrop) and flipped, sequences are taken as they are. Weight decay acts on matrices and
-    convolutions only: batch norm, as in the released code (tf2/model.py, add_weight_decay), and all other norms, biases
-    and vectors have none. Parameters that the network
-    keeps fixed, such as airbench's batch-norm scale, stay fixed; all others are trained. Ours: the learning rate falls
-    as a cosine to 0, the classifier starts at zero. Without weight decay, and for networks with nothing fixed, the
-    numbers are those of finetune-v1, which decayed and trained everything. Learning rate and weight decay are chosen
-    on a stratified `held_out` part of the training split (the official validation split where there is one), then the
-    network is trained once more on all of it. The last step is reported. The defaults fit a CPU; `SIMCLR_TRANSFER`
-    holds the paper's 20,000 steps and its grid, `SIMCLR_FEW_LABELS` its setting for 1 % and 10 % of the labels.
+    batch-norm momentum min(10 / steps per epoch, 0.1), weight decay divided by the learning rate; images are cropped
+    (RandomResizedCrop) and flipped, sequences are taken as they are. Weight decay acts on matrices and convolutions
+    only: batch norm, as in the released code (tf2/model.py, add_weight_decay), and all other norms, biases and vectors
+    have none. Parameters that the network keeps fixed, such as airbench's batch-norm scale, stay fixed; all others are
+    trained. Ours: the learning rate falls as a cosine to 0, the classifier starts at zero. Without weight decay, and
+    for networks with nothing fixed, the numbers are those of finetune-v1, which decayed and trained everything.
+    Learning rate and weight decay are chosen on a stratified `held_out` part of the training split (the official
+    validation split where there is one), then the network is trained once more on all of it. The last step is reported.
+    The defaults fit a CPU; `SIMCLR_TRANSFER` holds the paper's 20,000 steps and its grid, `SIMCLR_FEW_LABELS` its
+    setting for 1 % and 10 % of the labels.
     """
 
     steps: int = Field(default=100, ge=1, description="of the optimiser, for each setting")
