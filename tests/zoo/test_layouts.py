@@ -69,7 +69,7 @@ def test_class_folders_without_splits_are_divided_by_chance(tmp_path):
     other = open_dataset(tmp_path / "pets", "test", test_share=0.5, seed=1)
     assert len(other) == 10 and list(other.keys) != list(open_dataset(tmp_path / "pets", "test", test_share=0.5).keys)
     assert list(other.keys) == list(open_dataset(tmp_path / "pets", "test", test_share=0.5, seed=1).keys)
-    with pytest.raises(DataError, match="strictly between 0 and 1, got 1"):
+    with pytest.raises(DataError, match="test_share=1 does not lie strictly between 0 and 1"):
         open_dataset(tmp_path / "pets", "test", test_share=1)
 
 
