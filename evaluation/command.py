@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -14,10 +13,10 @@ from evaluation.protocols.finetune import SIMCLR_TRANSFER
 from evaluation.suite import SuiteRun, read_suite, run_suite
 from zoo.checkpoint.loading import load
 from zoo.checkpoint.results import Results
-from zoo.console import stages
+from zoo.console import line, stages
 from zoo.data.addresses import available_splits, open_dataset
 from zoo.data.base import Dataset
-from zoo.data.pairs import describe
+from zoo.data.pairs import opened
 from zoo.encoder import Encoder
 from zoo.errors import ConfigError, DataError, UnknownNameError, nearest
 
@@ -36,6 +35,8 @@ class ProbeOptions:
         data_root: where the datasets of a suite lie; None for $ZOO_DATA.
         train_split, test_split: names of splits; `test_split` None for test, else the validation split.
         root: where torchvision datasets lie. download: fetch the dataset if it is missing.
+        classes, test_share, skip_bad: as in `zoo.open_dataset`; for one dataset, not for a suite.
+        labels_file: the table of labels, which `zoo.open_dataset` takes as `labels`; not for a suite.
         protocol: short names separated by commas; None for logreg and knn, or those of the suite.
         k: a fixed grid of k for the kNN probe; empty for the protocol's own.
         labels: amounts of labels for few_label: shares of each class, or numbers per class.
@@ -54,6 +55,10 @@ class ProbeOptions:
     test_split: str | None = None
     root: str | None = None
     download: bool = False
+    classes: str | None = None
+    labels_file: str | None = None
+    test_share: float | None = None
+    skip_bad: bool = False
     protocol: str | None = None
     k: tuple[int, ...] = ()
     labels: tuple[float, ...] = ()
@@ -169,9 +174,7 @@ def probe(
     """
     options = options or ProbeOptions()
     _check_limit(options)
-    train, test = splits(data, options.train_split, options.test_split, options.root, options.download)
-    if not quiet:
-        print(describe(train, test), file=sys.stderr)
+    train, test = opened(lambda: splits(data, options), line(quiet))
     network = load(encoder)
     with stages(quiet) as progress:
         found = evaluate(
@@ -210,6 +213,9 @@ def probe_suite(
     """
     assert options.suite is not None
     _check_limit(options)
+    for name in ("classes", "labels_file", "test_share", "skip_bad"):
+        if getattr(options, name) not in (None, False):
+            raise DataError(f"--{name.replace('_', '-')} is for one dataset; leave it out with --suite")
     with stages(quiet) as progress:
         return run_suite(
             load(encoder),
@@ -237,23 +243,21 @@ def _check_limit(options: ProbeOptions) -> None:
         raise DataError(f"--limit {options.limit} leaves nothing to measure; give at least 4")
 
 
-def splits(
-    address: str,
-    train_split: str = "train",
-    test_split: str | None = None,
-    root: str | None = None,
-    download: bool = False,
-) -> tuple[Dataset, Dataset]:
-    """The two labelled splits of a dataset that a probe needs.
+def splits(address: str, options: ProbeOptions) -> tuple[Dataset, Dataset]:
+    """The two labelled splits of a dataset that a probe needs, read as the options say.
 
     Raises:
         UnknownNameError: the dataset has no such splits; says which it has. DataError: nor has it labels.
     """
+    reading = {
+        "root": options.root, "classes": options.classes, "labels": options.labels_file, "skip_bad": options.skip_bad
+    }  # fmt: skip
+    test_split = options.test_split
     if test_split is None:
-        known = available_splits(address, root=root)
+        known = available_splits(address, **reading)
         test_split = next((s for s in ("test", "val") if s in known), None)
         if test_split is None:
-            if known == ["all"] and open_dataset(address, "all", root=root).labels is None:
+            if known == ["all"] and open_dataset(address, "all", **reading).labels is None:
                 raise DataError(
                     f"{address} has neither labels nor splits; a probe needs both. `zoo look ENCODER {address}` tells "
                     "what can be told without"
@@ -261,22 +265,16 @@ def splits(
             raise UnknownNameError(
                 f"{address} has no test or val split (it has: {', '.join(known) or 'none'}); name one with --test-split"
             )
-    return (
-        open_dataset(address, train_split, root=root, download=download),
-        open_dataset(address, test_split, root=root, download=download),
-    )
+    reading |= {"download": options.download, "test_share": options.test_share}
+    return open_dataset(address, options.train_split, **reading), open_dataset(address, test_split, **reading)
 
 
 def report_duplicates(train: Dataset, test: Dataset) -> None:
-    """Warn of test samples whose content is also in the training split."""
-    from zoo.data.duplicates import duplicates
+    """Warn of test samples whose content is also in the training split, and of other labels that they have there."""
+    from zoo.data.duplicates import duplicates, overlap_report
 
-    copies = {b for _, b in duplicates(train, test)}
-    if copies:
-        warnings.warn(
-            f"{len(copies)} of {len(test)} test samples of {test.name} are exact copies of training samples",
-            stacklevel=2,
-        )
+    if duplicates(train, test):
+        warnings.warn(overlap_report(train, test), stacklevel=2)
 
 
 def write(found: Evaluation, encoder: str, folder: Path) -> Path:

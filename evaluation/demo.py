@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from evaluation.command import report_duplicates, splits, write
+from evaluation.command import ProbeOptions, report_duplicates, splits, write
 from evaluation.evaluate import Evaluation, evaluate
 from zoo.checkpoint.catalog import list_models
 from zoo.checkpoint.loading import load
@@ -98,7 +98,7 @@ def run(
     console, started = output(), time.monotonic()
     say = partial(console.print, soft_wrap=True)  # a path or a command stays in one line
     encoder, data = encoder or default_encoder(modality), data or default_data(modality)
-    train, test = splits(data, download=download)
+    train, test = splits(data, ProbeOptions(download=download))
     forward = {"device": device, "batch_size": batch_size, "workers": workers}
     command = f"zoo demo --data {data} --encoder {encoder} --limit {limit}"
 

@@ -70,7 +70,7 @@ def repeat(
 def _not_at_hand(address: str, options: ProbeOptions) -> str | None:
     """Why the dataset of a command cannot be opened here, None if it can. Never downloads."""
     try:
-        splits(address, options.train_split, options.test_split, options.root)
+        splits(address, options)
     except (ZooError, ImportError) as error:
         return str(error)
     return None

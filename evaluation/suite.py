@@ -17,7 +17,7 @@ from evaluation.protocols.base import Progress
 from zoo.checkpoint.results import Result, Results
 from zoo.data.addresses import open_dataset
 from zoo.data.base import Dataset
-from zoo.data.duplicates import duplicates
+from zoo.data.duplicates import duplicates, overlap_report
 from zoo.data.tree import split_folders
 from zoo.encoder import Encoder
 from zoo.errors import ConfigError, DataError, UnknownNameError, nearest
@@ -216,10 +216,9 @@ def _settings(train: Dataset, validation: Dataset | None) -> dict[str, dict[str,
 
 def _with_copies(found: Evaluation) -> Evaluation:
     """A warning on every row where test samples are exact copies of training samples."""
-    copies = len(duplicates(found.train_data, found.test_data))
-    if not copies:
+    if not duplicates(found.train_data, found.test_data):
         return found
-    text = f"{copies} of {len(found.test_data)} test samples are exact copies of training samples"
+    text = overlap_report(found.train_data, found.test_data)
     rows = tuple(row.model_copy(update={"warnings": (*row.warnings, text)}) for row in found.rows)
     return replace(found, rows=rows)
 

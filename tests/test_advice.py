@@ -13,13 +13,16 @@ import pytest
 from typer.main import get_command
 
 import zoo
-from zoo.cli import app, parse
+from zoo.cli import app, as_options, parse
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("zoo", "training", "evaluation")
 COMMAND = re.compile(r"`((?:zoo|python -m (?:training|evaluation)|torchrun) [^`\n]*)`")
 CALL = re.compile(r"(?<![\w/.])zoo\.[a-zA-Z_.]+\((?:[^()]|\([^()]*\))*\)")
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
+#: An argument of `open_dataset` with a value, and the same without one where no plain word is meant.
+READING = re.compile(r"(?<![\w.-])(?:classes|labels|test_share|skip_bad)='?[\w.]")
+BARE = re.compile(r"(?<![\w.-])(?:test_share|skip_bad)(?![\w=])")
 #: Options of other programs that messages speak of: torchrun's and git's.
 OTHERS = {"--nproc-per-node", "--rdzv-endpoint", "--porcelain", "--untracked-files"}
 #: Words that stand for a number or a choice in an advice.
@@ -92,6 +95,19 @@ def test_an_advised_call_is_one(where, call):
     keywords = {keyword.arg: None for keyword in tree.keywords}
     inspect.signature(function).bind(*tree.args, **keywords)
     assert modules != ["zoo"] or name in zoo.__all__, where
+
+
+@pytest.mark.parametrize("command", ["probe", "extract", "look", "index", "search", "publish", "train"])
+def test_what_a_reader_of_data_advises_is_said_as_options_or_keys(command):
+    """Messages of the data room write `name=value`, which is what `as_options` turns into the words of a command."""
+    parsed = get_command(app).commands[command]
+    advised = [(where, text) for where, text in MESSAGES if where.startswith("zoo/data/") and READING.search(text)]
+    assert len(advised) > 4
+    for where, text in advised:
+        said = as_options(text, parsed)
+        assert not READING.search(said.replace("data.", "data_")), f"{where}: {said}"
+    bare = [(where, text) for where, text in MESSAGES if " " in text and BARE.search(text)]
+    assert not bare, "write name=value, so that a command line can say it in its own words"
 
 
 def test_every_option_that_a_message_names_exists():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 from training.methods import method_class
 from zoo.data.addresses import open_dataset
 from zoo.data.base import Dataset
+from zoo.data.pairs import opened
 from zoo.data.splits import held_out
 from zoo.data.stores.pixels import pixel_view
 from zoo.data.stores.sequences import SequenceStore, sequence_store
@@ -33,9 +35,25 @@ class TrainingData:
         train, held: positions in `dataset` of the two parts.
     """
 
-    def __init__(self, recipe, progress=None) -> None:
+    def __init__(self, recipe, progress=None, say: Callable[[str], None] | None = None) -> None:
+        """Raise DataError if the data cannot be used. `say` takes what was understood, before anything is decoded."""
         data = recipe.data
-        self.dataset: Dataset = open_dataset(data.dataset, data.split, root=data.root, download=data.download)
+        self.dataset: Dataset
+        (self.dataset,) = opened(
+            lambda: [
+                open_dataset(
+                    data.dataset,
+                    data.split,
+                    root=data.root,
+                    download=data.download,
+                    classes=data.classes,
+                    labels=data.labels,
+                    test_share=data.test_share,
+                    skip_bad=data.skip_bad,
+                )
+            ],
+            say,
+        )
         labels = self.dataset.labels
         self.train, self.held = _parts(self.dataset, data)
         if data.limit is not None and data.limit < len(self.train):

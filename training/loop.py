@@ -84,7 +84,9 @@ class Trainer:
                 f"{self.world} x {recipe.accumulate}, with at least 2 samples a pass"
             )
         with distributed.main_first():  # the main process decodes, the others find the cache
-            self.data = TrainingData(recipe, progress=report.data if report else None)
+            # A quiet run has no line, so it keeps the warnings.
+            say = None if report is None or report.quiet else report.say
+            self.data = TrainingData(recipe, progress=report.data if report else None, say=say)
         self.parts = self._parts()
         self.steps_per_epoch = len(self.parts[0]) // recipe.batch_size
         self.total_steps = self.steps_per_epoch * recipe.epochs

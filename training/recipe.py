@@ -39,6 +39,24 @@ class Data(Strict):
         default=None, description="Folder in which the dataset is kept, where its address names none."
     )
     download: bool = Field(default=False, description="Fetch the data if they are not there.")
+    classes: str | None = Field(
+        default=None,
+        description="For folders within folders, which one is the class: top, leaf or level:N; null: the only one "
+        "that makes sense.",
+    )
+    labels: str | None = Field(
+        default=None,
+        description="Table of the labels of a folder of images: CSV, TSV, Parquet or a list, with the columns file "
+        "and label and maybe split.",
+    )
+    test_share: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="Share of each class that is kept as the split test where the data have labels but no splits, "
+        "the same samples as `zoo probe` keeps; null: 0.2 there.",
+    )
+    skip_bad: bool = Field(default=False, description="Leave out samples that cannot be read, and say how many.")
     held_out: float = Field(
         default=0.1,
         ge=0,

@@ -6,6 +6,7 @@ The commands themselves are in `zoo.commands`. Errors are one line and exit stat
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 import warnings
 from collections.abc import Sequence
@@ -26,6 +27,8 @@ UsageError = next(cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "
 INTERRUPTED = 130
 #: `name='value'` or `name=value` in a message, but not `group.name=value`, which a recipe takes.
 PYTHON_ARGUMENT = re.compile(r"(?<![\w.])([a-z_]+)=('[^']*'|[A-Za-z0-9_./:-]+)")
+#: Arguments of `open_dataset` that a recipe takes as keys of its group `data`.
+DATA_KEYS = ("split", "root", "download", "classes", "labels", "test_share", "skip_bad")
 _HOME = Path(__file__).resolve().parents[1]
 
 
@@ -159,18 +162,24 @@ def as_options(message: str, command: Any) -> str:
     """
     options = {p.name.rstrip("_"): p.opts[0] for p in command.params if p.opts[0].startswith("--")}
     flags = {p.name for p in command.params if getattr(p, "is_flag", False)}
-    if any(p.name == "overrides" for p in command.params):
+    if "labels_file" in options:  # what a dataset calls `labels`; a probe's own --labels are amounts
+        options["labels"] = options["labels_file"]
+    recipe = any(p.name == "overrides" for p in command.params)
+    if recipe:
         options.pop("batch_size", None)  # a recipe's own key, which this command takes as it is
 
     def option(found: re.Match[str]) -> str:
         name, value = found[1], found[2].strip("'")
+        if recipe and name in DATA_KEYS:
+            return f"data.{name}={shlex.quote({'True': 'true', 'False': 'false'}.get(value, value))}"
         if value == "False" and f"no_{name}" in flags:
             return options[f"no_{name}"]
         if name in flags:
             return options[name] if value == "True" else found[0]
-        return f"{options[name]} {value}" if name in options else found[0]
+        return f"{options[name]} {shlex.quote(value)}" if name in options else found[0]
 
     said = PYTHON_ARGUMENT.sub(option, message)
+    said = re.sub(r"--[a-z-]+ \((data\.[a-z_]+=[^)]*)\)", r"\1", said)  # this command has the key alone
     return re.sub(r"(--[a-z-]+) \(\1\)", r"\1", said)  # a message that says both names one now
 
 

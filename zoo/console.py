@@ -33,6 +33,11 @@ def output(width: int = 140) -> Console:
     return Console(width=None if sys.stdout.isatty() else width, highlight=False)
 
 
+def line(quiet: bool) -> Callable[[str], None] | None:
+    """Prints one line to stderr; None where nothing is to be said."""
+    return None if quiet else lambda text: print(printable(text), file=sys.stderr)
+
+
 @contextmanager
 def stages(quiet: bool = False, clock: Callable[[], float] = time.monotonic) -> Iterator[Progress]:
     """Progress on stderr, with counts and the time left.

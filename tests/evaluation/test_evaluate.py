@@ -97,7 +97,7 @@ def test_bad_input_is_one_line_and_exit_status_2(address, arguments, message, ca
 def test_copies_of_training_images_in_the_test_split_are_reported(address, tmp_path):
     make_folder(tmp_path, per_class=10)
     shutil.copy(tmp_path / "train" / "cat" / "0.png", tmp_path / "test" / "cat" / "copy.png")
-    with pytest.warns(UserWarning, match="exact copies of training samples"):
+    with pytest.warns(UserWarning, match=r"1 of 21 test samples \(4.76 %\) are exact copies of train samples"):
         probe(address, str(tmp_path), ProbeOptions(protocol="knn", no_floors=True), quiet=True)
 
 
@@ -144,6 +144,7 @@ def test_a_stored_command_is_read_as_the_command_line_reads_it():
 
     texts = [
         "NAME data/x --train-split train+val --protocol logreg,knn --k 1 5 --limit 80 --seed 3 --precision fp32",
+        "NAME shop --classes level:2 --labels-file my/labels.csv --test-share 0.3 --skip-bad",
         "NAME --suite downstream --data-root data --labels 0.5 1 --download --simclr-finetune --no-floors",
         "NAME data/x --no-baselines --initialisations 2 --test-split=val --batch-size 8 --device cpu --workers 2",
     ]

@@ -106,7 +106,7 @@ def test_leftover_of_a_killed_build_is_removed(tmp_path, data):
 def test_all_corrupt_images_in_one_error(tmp_path, data):
     for name in ("cat/1.png", "dog/3.png"):
         (tmp_path / "data" / "train" / name).write_bytes(b"broken")
-    with pytest.raises(DataError, match=r"2 of 10 images of data cannot be decoded") as error:
+    with pytest.raises(DataError, match=r"2 of 10 samples of data cannot be read") as error:
         pixel_cache(data, 8, cache_dir=tmp_path / "cache")
     assert "1.png" in str(error.value) and "3.png" in str(error.value)
     assert cache_files(tmp_path / "cache") == []

@@ -15,16 +15,20 @@ import typer
 
 from zoo.commands.options import (
     BatchSizeOption,
+    ClassesOption,
     DataArgument,
     DeviceOption,
     DownloadOption,
     EncoderArgument,
+    LabelsFileOption,
     LimitOption,
     OutOption,
     PrecisionOption,
     QuietOption,
     RootOption,
     SeedOption,
+    SkipBadOption,
+    TestShareOption,
     WorkersOption,
 )
 from zoo.data.registry import examples
@@ -45,6 +49,10 @@ def extract(
     split: Annotated[str | None, typer.Option(help="split of the data, such as train or test")] = None,
     root: RootOption = None,
     download: DownloadOption = False,
+    classes: ClassesOption = None,
+    labels_file: LabelsFileOption = None,
+    test_share: TestShareOption = None,
+    skip_bad: SkipBadOption = False,
     batch_size: BatchSizeOption = 256,
     device: DeviceOption = None,
     precision: PrecisionOption = "auto",
@@ -56,11 +64,20 @@ def extract(
     If the command is interrupted, run it again to resume. Under torchrun each process does its share.
     """
     from zoo.checkpoint.loading import load
-    from zoo.console import stages
+    from zoo.console import line, stages
     from zoo.data.addresses import open_dataset
+    from zoo.data.pairs import opened
     from zoo.features.extract import extract as run
 
-    dataset = open_dataset(data, split, root=root, download=download)
+    (dataset,) = opened(
+        lambda: [
+            open_dataset(
+                data, split, root=root, download=download, classes=classes, labels=labels_file, test_share=test_share,
+                skip_bad=skip_bad,
+            )
+        ],
+        line(quiet),
+    )  # fmt: skip
     with stages(quiet) as progress:
         table = run(
             load(encoder),
@@ -94,6 +111,10 @@ def probe(
     ] = None,
     root: RootOption = None,
     download: DownloadOption = False,
+    classes: ClassesOption = None,
+    labels_file: LabelsFileOption = None,
+    test_share: TestShareOption = None,
+    skip_bad: SkipBadOption = False,
     protocol: Annotated[
         str | None,
         typer.Option(
@@ -136,7 +157,8 @@ def probe(
 
     options = ProbeOptions(
         suite=suite, data_root=data_root, train_split=train_split, test_split=test_split, root=root,
-        download=download, protocol=protocol, k=tuple(k or ()), labels=tuple(labels or ()),
+        download=download, classes=classes, labels_file=labels_file, test_share=test_share, skip_bad=skip_bad,
+        protocol=protocol, k=tuple(k or ()), labels=tuple(labels or ()),
         simclr_finetune=simclr_finetune, no_floors=no_floors, initialisations=initialisations, limit=limit,
         seed=seed, precision=precision, device=device, batch_size=batch_size, workers=workers,
     )  # fmt: skip

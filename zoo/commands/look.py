@@ -28,11 +28,24 @@ def list_command(
     pattern: Annotated[str, typer.Argument(help="shell-style, such as 'simclr*'")] = "*",
     modality: Annotated[str | None, typer.Option(help="image or skeleton")] = None,
     method: Annotated[str | None, typer.Option(help="as in the column method, such as SimCLR")] = None,
+    timm: Annotated[
+        bool, typer.Option("--timm", help="search the names of timm's pretrained models instead, without the network")
+    ] = False,
     write: Annotated[
         Path | None, typer.Option(help="put the table of all models between the marks of this Markdown file")
     ] = None,
 ) -> None:
-    """The published checkpoints, one a line, with what they are."""
+    """The published checkpoints, one a line, with what they are; with --timm the addresses of timm's models."""
+    if timm:
+        from zoo.checkpoint.timm_names import search_timm
+
+        if modality is not None or method is not None or write is not None:
+            raise ZooError("--timm searches names alone; leave --modality, --method and --write out")
+        addresses = search_timm(pattern)
+        if not addresses:
+            raise ZooError(f"no pretrained model of timm matches {pattern!r}; put a * at either end, as in '*dino*'")
+        print("\n".join(addresses))
+        return
     if write is not None:
         from zoo.publish.models_table import write_models_table
 

@@ -24,6 +24,22 @@ WorkersOption = Annotated[
 PrecisionOption = Annotated[str, typer.Option(help="of the forward pass: auto, fp32, bf16 or fp16")]
 LimitOption = Annotated[int | None, typer.Option(help="at most this many samples a split, stratified by class")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="print no progress, only results and errors")]
+ClassesOption = Annotated[
+    str | None, typer.Option(help="for folders within folders, which one is the class: top, leaf or level:N")
+]
+LabelsFileOption = Annotated[
+    str | None, typer.Option(help="table of labels: .csv, .tsv, .parquet or a list, with the columns file and label")
+]
+TestShareOption = Annotated[
+    float | None,
+    typer.Option(
+        help="share of each class that is the split test where the data has no splits of its own (default: 0.2); "
+        "always the same samples, whatever --seed is"
+    ),
+]
+SkipBadOption = Annotated[
+    bool, typer.Option("--skip-bad", help="leave out samples that cannot be read, instead of an error that names them")
+]
 SeedOption = Annotated[int, typer.Option(min=0, help="seed of all random choices")]
 OutOption = Annotated[Path | None, typer.Option(help="folder to write to")]
 

@@ -9,15 +9,20 @@ import typer
 
 from zoo.commands.options import (
     BatchSizeOption,
+    ClassesOption,
     DeviceOption,
     EncoderArgument,
+    LabelsFileOption,
     QuietOption,
+    SkipBadOption,
+    TestShareOption,
     WorkersOption,
 )
 from zoo.errors import ZooError
 from zoo.text import printable
 
 if TYPE_CHECKING:
+    from evaluation.command import ProbeOptions
     from zoo.checkpoint.results import Results
 
 
@@ -26,6 +31,10 @@ def publish(
     name: Annotated[str | None, typer.Option(help="method_architecture_dataset, lower case")] = None,
     data: Annotated[str | None, typer.Option(help="measure on this dataset's train and test splits first")] = None,
     limit: Annotated[int | None, typer.Option(min=20, help="measure on at most this many samples a split")] = None,
+    classes: ClassesOption = None,
+    labels_file: LabelsFileOption = None,
+    test_share: TestShareOption = None,
+    skip_bad: SkipBadOption = False,
     results: Annotated[
         list[Path] | None, typer.Option(help="results.json of an earlier `zoo probe`; may be repeated")
     ] = None,
@@ -64,7 +73,13 @@ def publish(
     if name is not None:
         measured = merged([read_results(path) for path in results]) if results else None
         if data is not None:
-            measured = _measure(run, name, data, limit, device, batch_size, workers, quiet)
+            from evaluation.command import ProbeOptions
+
+            options = ProbeOptions(
+                limit=limit, classes=classes, labels_file=labels_file, test_share=test_share, skip_bad=skip_bad,
+                device=device, batch_size=batch_size, workers=workers,
+            )  # fmt: skip
+            measured = _measure(run, name, data, options, quiet)
         claims = [read_claim(path) for path in claim] if claim else None
         folder = run_publish(
             run,
@@ -211,21 +226,11 @@ def _address(folder: Path, name: str) -> str:
     return name if found is not None and found.resolve() == folder.resolve() else f"local-dir:{folder}"
 
 
-def _measure(
-    run: Path,
-    name: str,
-    data: str,
-    limit: int | None,
-    device: str | None,
-    batch_size: int,
-    workers: int | None,
-    quiet: bool,
-) -> Results:
+def _measure(run: Path, name: str, data: str, options: ProbeOptions, quiet: bool) -> Results:
     """Results of a run's encoder on `data`; the stored command names the published checkpoint."""
-    from evaluation.command import ProbeOptions, command_text, probe, weights_sha256
+    from evaluation.command import command_text, probe, weights_sha256
     from zoo.checkpoint.results import Results
 
     address = f"local-dir:{run / 'encoder' if (run / 'encoder').is_dir() else run}"
-    options = ProbeOptions(limit=limit, device=device, batch_size=batch_size, workers=workers)
     found = probe(address, data, options, command=command_text(name, data, options), quiet=quiet)
     return Results(weights_sha256=weights_sha256(found.encoder), rows=found.rows)

@@ -9,15 +9,19 @@ import typer
 
 from zoo.commands.options import (
     BatchSizeOption,
+    ClassesOption,
     DataArgument,
     DeviceOption,
     DownloadOption,
     EncoderArgument,
+    LabelsFileOption,
     OutOption,
     PrecisionOption,
     QuietOption,
     RootOption,
     SeedOption,
+    SkipBadOption,
+    TestShareOption,
 )
 from zoo.errors import DataError
 from zoo.text import printable
@@ -39,6 +43,10 @@ def look(
     table: Annotated[Path | None, typer.Option(help="also write the samples as .parquet or .csv to here")] = None,
     root: RootOption = None,
     download: DownloadOption = False,
+    classes: ClassesOption = None,
+    labels_file: LabelsFileOption = None,
+    test_share: TestShareOption = None,
+    skip_bad: SkipBadOption = False,
     seed: SeedOption = 0,
     precision: PrecisionOption = "auto",
     quiet: QuietOption = False,
@@ -51,12 +59,23 @@ def look(
     from evaluation.look import look as run
     from evaluation.look.page import summary
     from zoo.checkpoint.loading import load
-    from zoo.console import stages
+    from zoo.console import line, stages
     from zoo.data.addresses import available_splits, open_dataset
+    from zoo.data.pairs import opened
 
-    names = split or available_splits(pictures, root=root)
-    parts = [open_dataset(pictures, name, root=root, download=download) for name in names]
-    other = None if second is None else open_dataset(second, root=root, download=download)
+    known = split or available_splits(pictures, root=root, classes=classes, labels=labels_file, skip_bad=skip_bad)
+    names = known if split or "all" not in known else ["all"]  # the other splits are parts of it
+    parts = opened(
+        lambda: [
+            open_dataset(
+                pictures, name, root=root, download=download, classes=classes, labels=labels_file,
+                test_share=test_share, skip_bad=skip_bad,
+            )
+            for name in names
+        ],
+        line(quiet),
+    )  # fmt: skip
+    other = None if second is None else open_dataset(second, root=root, download=download, skip_bad=skip_bad)
     with stages(quiet) as progress:
         found = run(
             load(encoder), parts, other, out=out, count=clusters, limit=limit, seed=seed, precision=precision,
@@ -77,6 +96,10 @@ def index(
     split: Annotated[str | None, typer.Option(help="split of the data, such as train or test")] = None,
     root: RootOption = None,
     download: DownloadOption = False,
+    classes: ClassesOption = None,
+    labels_file: LabelsFileOption = None,
+    test_share: TestShareOption = None,
+    skip_bad: SkipBadOption = False,
     batch_size: BatchSizeOption = 256,
     device: DeviceOption = None,
     precision: PrecisionOption = "auto",
@@ -86,11 +109,20 @@ def index(
 
     If the command is interrupted, run it again to resume.
     """
-    from zoo.console import stages
+    from zoo.console import line, stages
     from zoo.data.addresses import open_dataset
+    from zoo.data.pairs import opened
     from zoo.features.index import index as run
 
-    dataset = open_dataset(pictures, split, root=root, download=download)
+    (dataset,) = opened(
+        lambda: [
+            open_dataset(
+                pictures, split, root=root, download=download, classes=classes, labels=labels_file,
+                test_share=test_share, skip_bad=skip_bad,
+            )
+        ],
+        line(quiet),
+    )  # fmt: skip
     with stages(quiet) as progress:
         done = run(
             encoder, dataset, out, batch_size=batch_size, device=device, precision=precision,
@@ -110,6 +142,10 @@ def search(
     k: Annotated[int, typer.Option("--k", "-k", min=1, help="hits for each picture")] = 10,
     out: OutOption = None,
     split: Annotated[str | None, typer.Option(help="split, where a dataset is asked for")] = None,
+    classes: ClassesOption = None,
+    labels_file: LabelsFileOption = None,
+    test_share: TestShareOption = None,
+    skip_bad: SkipBadOption = False,
     approximate: Annotated[
         bool, typer.Option("--approximate", help="faster on many millions of pictures, may miss some; needs faiss")
     ] = False,
@@ -132,7 +168,13 @@ def search(
         raise DataError(
             f"{pictures[files.index(False)]} is no picture file; give picture files, or one folder or dataset"
         )
-    asked = pictures if all(files) else open_dataset(pictures[0], split)
+    asked = (
+        pictures
+        if all(files)
+        else open_dataset(
+            pictures[0], split, classes=classes, labels=labels_file, test_share=test_share, skip_bad=skip_bad
+        )
+    )
     hits = run(index, asked, k, approximate=approximate, device=device)
     if out is None:
         for row in hits.rows():

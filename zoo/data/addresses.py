@@ -94,18 +94,21 @@ def available_splits(
     root: str | Path | None = None,
     classes: str | None = None,
     labels: str | Path | None = None,
+    skip_bad: bool = False,
 ) -> list[str]:
     """Names of the splits of a dataset, `["all"]` where it has none. Arguments and errors as in `open_dataset`."""
-    return _splits(_reader(address, Options(root=root, classes=classes, labels=labels)))
+    return _splits(_reader(address, Options(root=root, classes=classes, labels=labels, skip_bad=skip_bad)))
 
 
 def _splits(reader: Reader) -> list[str]:
     known, options = reader.splits(), reader.options
     if known == ["all"] and reader.divisible():
         return ["train", "test", "all"]
-    if options.test_share is not None or options.seed is not None:
+    values = {"test_share": options.test_share, "seed": options.seed}
+    given = [f"{name}={value}" for name, value in values.items() if value is not None]
+    if given:
         why = "no labels" if known == ["all"] else f"splits of its own ({', '.join(known)})"
-        raise DataError(f"{reader.address} is not divided by chance, as it has {why}; leave test_share and seed out")
+        raise DataError(f"{reader.address} is not divided by chance, as it has {why}; leave {' and '.join(given)} out")
     return known
 
 
@@ -170,9 +173,9 @@ def _reader(address: str | Path, options: Options) -> Reader:
         raise _unknown_file(asked.path) if asked.path.is_file() else _missing(asked)
     for name in ("classes", "labels", "test_share", "seed"):
         if getattr(options, name) is not None and name not in kind.takes:
-            raise DataError(f"{asked} takes no {name}; it is for {_takers(name)}")
+            raise DataError(f"{asked} takes no {name}='{getattr(options, name)}'; that is for {_takers(name)}")
     if options.test_share is not None and not 0 < options.test_share < 1:
-        raise DataError(f"test_share must lie strictly between 0 and 1, got {options.test_share}")
+        raise DataError(f"test_share={options.test_share} does not lie strictly between 0 and 1")
     return kind(asked, options)
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from zoo.data.base import NOUNS, Dataset, FileDataset, Joined, Remaining, Subset, classes_text
 from zoo.data.labels import check_look_alikes
-from zoo.errors import DataError
+from zoo.errors import DataError, DataWarning
 
 
 def check_pair(train: Dataset, test: Dataset) -> None:
@@ -63,14 +64,32 @@ def describe(*parts: Dataset) -> str:
     left: dict[str, set[str]] = {}
     notes: list[str] = []
     for part in parts:
+        # Parts that were drawn by chance share what their whole left out.
+        home = part.parent.split if isinstance(part, Subset) else part.split
         for reason, found in part.report.left.items():
-            left.setdefault(reason, set()).update(f"{part.split}/{name}" for name in found)
+            left.setdefault(reason, set()).update(f"{home}/{name}" for name in found)
         notes += [note for note in part.report.notes if note not in notes]
     if left:
         count = sum(map(len, left.values()))
         reasons = ", ".join(f"{len(found):,} {reason}" for reason, found in left.items())
         pieces.append(f"{count:,} {'file' if count == 1 else 'files'} left out: {reasons}")
     return "; ".join((", ".join(pieces), *notes))
+
+
+def opened(parts: Callable[[], Sequence[Dataset]], say: Callable[[str], None] | None) -> list[Dataset]:
+    """Open parts of a dataset, and say what was understood in one line instead of a warning for each part.
+
+    Args:
+        parts: opens them.
+        say: takes the line of `describe`; None leaves it at the warnings.
+    """
+    with warnings.catch_warnings():
+        if say is not None:
+            warnings.simplefilter("ignore", DataWarning)
+        found = list(parts())
+    if say is not None:
+        say(describe(*found))
+    return found
 
 
 def _origins(data: Dataset) -> Sequence[tuple[str, str]]:

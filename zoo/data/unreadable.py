@@ -35,11 +35,11 @@ def refusal(data: Dataset, bad: Mapping[int, str] | list[str]) -> DataError:
     """The error that names all unreadable samples at once."""
     problems = sorted(bad.values() if isinstance(bad, Mapping) else bad)
     if len(problems) == 1:
-        return DataError(f"{problems[0]} (1 of {len(data):,} samples of {data.name}; skip_bad leaves it out)")
+        return DataError(f"{problems[0]} (1 of {len(data):,} samples of {data.name}; skip_bad=True leaves it out)")
     shown = "\n  ".join(problems[:SHOWN])
     more = f"\n  and {len(problems) - SHOWN:,} more" if len(problems) > SHOWN else ""
     return DataError(
-        f"{len(problems):,} of {len(data):,} samples of {data.name} cannot be read (skip_bad leaves them out):\n  "
+        f"{len(problems):,} of {len(data):,} samples of {data.name} cannot be read (skip_bad=True leaves them out):\n  "
         f"{shown}{more}"
     )
 

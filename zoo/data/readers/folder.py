@@ -117,7 +117,7 @@ def _level(root: Path, layout: Layout, classes: str | None) -> str | None:
             )
     if classes is not None:
         if classes not in ("top", "leaf") and not re.fullmatch(r"level:[1-9]\d*", classes):
-            raise DataError(f"classes is {classes!r}, expected {LEVELS}")
+            raise DataError(f"classes={classes!r} names no folder of a path; expected {LEVELS}")
         if not inside:
             raise DataError(f"{root} holds pictures in no folder, so no folder can be their class; {LAYOUTS}")
         return classes
@@ -133,7 +133,7 @@ def _level(root: Path, layout: Layout, classes: str | None) -> str | None:
         top, leaf = (sorted({class_name(path[at]) for path in paths}) for at in (level - 1, -1))
         raise DataError(
             f"{root} holds pictures in folders within folders, such as {inside[0]}, and either may be the class; set "
-            f"classes to top ({_counted(top)}), leaf ({_counted(leaf)}) or level:N"
+            f"classes='top' ({_counted(top)}), classes='leaf' ({_counted(leaf)}) or classes='level:N'"
         )
     if 0 < deeper < len(paths):
         layout.notes.append(f"{deeper:,} pictures in deeper folders belong to the class of the folder above")

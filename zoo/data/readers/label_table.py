@@ -128,7 +128,7 @@ class LabelTable(PathReader):
             if not labels.is_file() and (self.root / labels).is_file():
                 labels = self.root / labels
             if not labels.is_file() or labels.suffix.lower() not in SUFFIXES:
-                raise DataError(f"labels={self.options.labels} is no file of {', '.join(SUFFIXES)}")
+                raise DataError(f"labels='{self.options.labels}' is no file of {', '.join(SUFFIXES)}")
             return {None: labels}
         if self.path.is_file():
             return {None: Path(os.path.abspath(self.path))}
@@ -149,7 +149,7 @@ class LabelTable(PathReader):
             total = sum(len(files) for files, _, _ in found.values()) + len(missing)
             raise DataError(
                 f"{self.root}: {len(missing):,} of {total:,} listed pictures are missing or not unique, such as "
-                f"{missing[0]}; restore them, or leave them out with skip_bad"
+                f"{missing[0]}; restore them, or leave them out with skip_bad=True"
             )
         return found
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from zoo.data.base import Dataset, Subset
+from zoo.data.unreadable import refusal
 from zoo.device import chunks_in_order
 from zoo.errors import DataError
 from zoo.files import cache_root, locked, make_folder, remove_leftovers, replacing
@@ -118,17 +119,9 @@ def _build(path: Path, dataset: Dataset, size: int, progress: Progress | None) -
                 done += len(pixels)
                 if progress is not None:
                     progress(done, len(dataset))
-        _refuse_corrupt(dataset, corrupt)
+        if corrupt:
+            raise refusal(dataset, corrupt)
         dataset.check_unchanged()
-
-
-def _refuse_corrupt(dataset: Dataset, corrupt: list[str]) -> None:
-    if corrupt:
-        shown = "\n  ".join(sorted(corrupt)[:20])
-        more = f"\n  and {len(corrupt) - 20} more" if len(corrupt) > 20 else ""
-        raise DataError(
-            f"{len(corrupt)} of {len(dataset)} images of {dataset.name} cannot be decoded:\n  {shown}{more}"
-        )
 
 
 def _no_room(folder: Path, needed: int) -> DataError:
