@@ -20,6 +20,7 @@ from zoo.data.base import Dataset
 from zoo.data.pairs import describe
 from zoo.encoder import Encoder
 from zoo.errors import ConfigError, DataError, UnknownNameError, nearest
+from zoo.text import printable
 
 #: Options that decide how fast numbers come, not which, and so are no part of a stored command.
 SPEED = ("device", "batch_size", "workers")
@@ -171,7 +172,7 @@ def probe(
     _check_limit(options)
     train, test = splits(data, options.train_split, options.test_split, options.root, options.download)
     if not quiet:
-        print(describe(train, test), file=sys.stderr)
+        print(printable(describe(train, test)), file=sys.stderr)
     network = load(encoder)
     with stages(quiet) as progress:
         found = evaluate(
