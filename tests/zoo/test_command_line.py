@@ -217,6 +217,17 @@ def test_a_warning_is_one_line_without_code(tmp_path):
     (tmp_path / "fruit" / "apple" / "notes.txt").write_text("mine")
     code = "import sys, zoo.cli; sys.exit(zoo.cli.main(['probe', 'ms2l_bigru_nucla', 'fruit']))"
     done = python(code, cwd=tmp_path)
-    said = [line for line in done.stderr.splitlines() if "1 .txt" in line]
-    assert done.returncode == 2 and any(line.startswith("warning: ") for line in said), done.stderr
+    assert done.returncode == 2 and done.stderr.count("1 .txt") == 1, done.stderr
     assert "open_dataset(" not in done.stderr and "command.py" not in done.stderr
+
+
+def test_whatever_warns_shows_its_text_alone(tmp_path):
+    code = r"""
+import sys, warnings
+import zoo.cli
+from zoo.commands import look
+look.environment = lambda: warnings.warn("files of yours \x1b[2J") or []
+sys.exit(zoo.cli.main(["env"]))
+"""
+    done = python(code, cwd=tmp_path)
+    assert done.returncode == 0 and done.stderr == "warning: files of yours \\x1b[2J\n", done.stderr
