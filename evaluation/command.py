@@ -44,7 +44,7 @@ class ProbeOptions:
         no_floors: leave out the baselines (the untrained network and the raw input).
         initialisations: the untrained network is the mean over this many random networks.
         limit: at most this many samples a split, stratified by class.
-        seed: of every random choice.
+        seed: the seed of all random choices.
         precision: of the forward pass: auto, fp32, bf16 or fp16.
         device, batch_size, workers: as in `zoo.extract`.
     """

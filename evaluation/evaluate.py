@@ -78,7 +78,7 @@ def evaluate(
         headline: the metric that the field reports for this dataset, where something is classified.
         initialisations: the untrained network is the mean over this many random initialisations.
         limit: at most this many samples a split, stratified and seeded.
-        seed: of every random choice.
+        seed: the seed of all random choices.
         precision, device, batch_size, workers: of the forward pass, see `zoo.extract`.
         keep: read features from, and leave them in, a folder (True: $ZOO_CACHE/features), mapped into memory.
         command: what a person types to repeat the numbers; stored with them.

@@ -9,6 +9,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 
+from tests.full_disk import FullDisk
+
 
 @pytest.fixture(autouse=True, scope="session")
 def private_cache(tmp_path_factory):
@@ -17,3 +19,9 @@ def private_cache(tmp_path_factory):
     os.environ["ZOO_CACHE"] = str(cache)
     os.environ["HF_HOME"] = str(cache / "huggingface")
     yield cache
+
+
+@pytest.fixture
+def full_disk(tmp_path, monkeypatch):
+    """Fills the disk of `tmp_path` at a chosen write; see `FullDisk`."""
+    return FullDisk(tmp_path, monkeypatch)

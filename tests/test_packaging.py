@@ -17,7 +17,7 @@ ROOMS = ("zoo", "training", "evaluation")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 #: Name of an import -> name of the package, where they differ.
-PACKAGES = {"sklearn": "scikit-learn", "PIL": "pillow", "yaml": "pyyaml"}
+PACKAGES = {"sklearn": "scikit-learn", "PIL": "pillow", "yaml": "pyyaml", "faiss": "faiss-cpu"}
 
 
 def names(requirements: list[str]) -> set[str]:

@@ -90,7 +90,7 @@ def teardown() -> None:
     """Leave the group that `setup` joined; harmless when there is none."""
     if _together():
         # Gloo's threads need the GIL to let go of the last tensors, and the end of the group waits for these threads;
-        # torch 2.6 holds the GIL meanwhile, so that both wait for ever. A pause lets them finish first.
+        # torch 2.6 holds the GIL meanwhile, so that both wait without end. A pause lets them finish first.
         time.sleep(0.05)
         dist.destroy_process_group()
 

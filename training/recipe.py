@@ -18,6 +18,7 @@ from training.optim import OptimConfig
 from training.weight_mean import WeightMeanConfig
 from zoo.architectures import FAMILIES, family_class
 from zoo.checkpoint.config import Input, check_name
+from zoo.encoder import Encoder
 from zoo.errors import ConfigError, UnknownNameError, nearest
 from zoo.preprocessing.image import ImageInput
 from zoo.strict import Architecture, Sha256, Strict, validate
@@ -201,7 +202,7 @@ class Recipe(Strict):
         """Views that cannot be made, or that the encoder cannot take, are refused before anything is written."""
         if isinstance(self.input, ImageInput):
             family = self.encoder.get("family")  # None: the architecture is that of `init`
-            smallest = 1 if family is None else getattr(family_class(family), "min_side", 1)
+            smallest = (Encoder if family is None else family_class(family)).min_side
             check_crops(self._all_crops(), self._stages(), self.input.size[0], self.store_size(), smallest)
         return self
 

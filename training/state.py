@@ -47,8 +47,9 @@ def save_state(folder: Path, state: dict[str, Any]) -> None:
     ):
         try:
             torch.save(state, file)
-        except RuntimeError as error:  # what torch's own writer makes of a full disk
-            raise OSError(str(error).splitlines()[0]) from None
+        except RuntimeError as error:  # what torch's own writer makes of a full disk, whose error it met before
+            met = error.__context__
+            raise met if isinstance(met, OSError) else OSError(str(error).splitlines()[0]) from None
         digest = _sha256(file, file.seek(0, os.SEEK_END))
         file.seek(0, os.SEEK_END)
         file.write(MARK + digest)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec
@@ -19,6 +20,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from zoo.commands import compute, look, publish, search
 from zoo.errors import TrainingError, ZooError, nearest
+from zoo.text import printable
 
 #: Base of all errors that the parser of the command line raises.
 UsageError = next(cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "ClickException")
@@ -108,6 +110,7 @@ def main(arguments: Sequence[str] | None = None, *, command: str | None = None, 
     parsed = typer.main.get_command(app)
     target = parsed if command is None else parsed.commands[command]
     use_own_rooms()
+    as_before, warnings.formatwarning = warnings.formatwarning, _one_line
     try:
         status = target.main(given or ([] if command else ["--help"]), prog_name=program, standalone_mode=False)
         if status == INTERRUPTED:  # how newer typer ends after Ctrl-C
@@ -123,6 +126,13 @@ def main(arguments: Sequence[str] | None = None, *, command: str | None = None, 
         return 1
     except (ZooError, ImportError) as error:
         return _refuse(str(error), target, given)
+    finally:
+        warnings.formatwarning = as_before
+
+
+def _one_line(message: Warning | str, *_: Any, **__: Any) -> str:
+    """A warning as a person reads it: without the file and the line of code that it came from."""
+    return f"warning: {printable(message)}\n"
 
 
 def parse(command: str, arguments: Sequence[str]) -> dict[str, Any]:

@@ -47,18 +47,23 @@ class Encoder(nn.Module):
         config: the checkpoint's `CheckpointConfig`; None for an encoder that was never published.
         min_side: smallest side in pixels of the images that it takes; of the class, so that a recipe can be
             checked before anything is built.
+        libraries: large ones that building the network imports, so that a limit on its time need not count them.
         strict_input: in eval mode, refuse inputs whose size differs from `input` or that hold NaN.
             Training and feature extraction switch the costly part off and check results instead.
         data_statistics: names in the state of what `fit_to_data` sets; empty for a family that takes nothing from
             the data before training. An untrained baseline of a checkpoint keeps them.
+        fixed: names of the parameters that the architecture itself never trains; `build` sets it. Fine-tuning leaves
+            them as they are, whatever else was frozen or not meanwhile.
     """
 
     num_features: int
     input: ImageInput | SkeletonInput
     config: CheckpointConfig | None = None
     min_side: int = 1
+    libraries: tuple[str, ...] = ()
     strict_input: bool = True
     data_statistics: tuple[str, ...] = ()
+    fixed: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:

@@ -60,19 +60,50 @@ def replacing(
     Raises:
         `kind`: the disk is full or cannot be written to. Errors of the zoo from the caller's block pass unchanged.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    try:
-        with disk_errors(path, kind, kept=kept, fix=fix):
-            remove_leftovers(path, older_than=ABANDONED_AFTER)
+    with disk_errors(path, kind, kept=kept, fix=fix):
+        with _temporary(path) as temporary:
             yield temporary
             _sync(temporary)
             if previous is not None and path.exists():
                 os.replace(path, previous)
             os.replace(temporary, path)
-            _sync(path.parent)
+        _sync(path.parent)
+
+
+@contextmanager
+def _temporary(path: Path) -> Iterator[Path]:
+    """A name beside `path` for a file that is removed at the end, unless it was renamed."""
+    remove_leftovers(path, older_than=ABANDONED_AFTER)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    try:
+        yield temporary
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_vouched(
+    path: Path, voucher: Path, kind: type[ZooError] = DataError, *, made: Path | None = None
+) -> Iterator[tuple[Path, Path]]:
+    """As `replacing` for a file and a second one that says that the first is finished: two temporary paths to fill.
+
+    Both have reached the disk before either is replaced, so that a full disk leaves the old pair. `voucher` is gone
+    while they change, so that a process killed then leaves no pair of which one is old.
+
+    Args:
+        made: the file that will become `path`, already filled; it stays on any failure.
+    """
+    with disk_errors(path, kind):
+        with _temporary(path) as first, _temporary(voucher) as second:
+            first = made or first
+            yield first, second
+            _sync(first)
+            _sync(second)
+            voucher.unlink(missing_ok=True)
+            os.replace(first, path)
+            os.replace(second, voucher)
+        _sync(path.parent)
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from benchmarks.claims.ms2l import parts_of, probe
 from benchmarks.claims.study import run_folder
 from evaluation.floors import untrained
 from evaluation.metrics import compare
-from evaluation.protocols.finetune import FineTuner, FineTuneV1
+from evaluation.protocols.finetune import FineTuner, FineTuneV2
 from training.run import train
 from zoo.checkpoint.loading import load
 from zoo.checkpoint.results import Claim
@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--lr", type=float, nargs="+", default=[0.03, 0.1, 0.3], help="grid of learning rates")
     given = sys.argv[1:] if arguments is None else arguments
     options = parser.parse_intermixed_args(given)
-    settings = FineTuneV1(steps=options.steps, lr_grid=tuple(options.lr))
+    settings = FineTuneV2(steps=options.steps, lr_grid=tuple(options.lr))
     arms: dict[str, list[float]] = {arm: [] for arm in ARMS}
     for seed in options.seeds:
         for name, changes in RUNS.items():
@@ -96,7 +96,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def measured(out: Path, arm: str, seed: int, split: str, settings: FineTuneV1) -> dict[str, float]:
+def measured(out: Path, arm: str, seed: int, split: str, settings: FineTuneV2) -> dict[str, float]:
     """`{"top1": 0..1, ...}` of one arm and seed, kept beside the run; a file of other settings is measured again."""
     run, again, tuned = ARMS[arm]
     wanted = {"split": split, **(settings.model_dump(mode="json") if tuned else {})}
@@ -116,7 +116,7 @@ def measured(out: Path, arm: str, seed: int, split: str, settings: FineTuneV1) -
     return found
 
 
-def fine_tuned(encoder: Encoder, data: dict, split: str, settings: FineTuneV1, seed: int) -> dict[str, float]:
+def fine_tuned(encoder: Encoder, data: dict, split: str, settings: FineTuneV2, seed: int) -> dict[str, float]:
     """Top-1 after fine-tuning on the first split, and what was chosen on a held-out part of it."""
     train_part, test_part = (open_dataset(data["dataset"], part, root=data["root"]) for part in parts_of(split))
     outcome = FineTuner(settings, seed).tune(encoder, train_part, test_part)

@@ -18,7 +18,7 @@ import sys
 from benchmarks.claims import study as claims
 from evaluation.evaluate import limited
 from evaluation.protocols.few_label import FewLabelProbe, FewLabelV1, draw_labels
-from evaluation.protocols.finetune import FineTuner, FineTuneV1
+from evaluation.protocols.finetune import FineTuner, FineTuneV2
 from evaluation.protocols.logistic import LogisticProbe
 from training.recipe import Recipe, read_recipe
 from zoo.data.addresses import open_dataset
@@ -133,7 +133,7 @@ def finetuned(encoder: Encoder, train: Dataset, test: Dataset) -> claims.Scores:
     for fraction, epochs in zip(FRACTIONS, (60, 30), strict=True):
         rows, _ = draw_labels(train.labels, fraction, seed=0, draw=0)
         batch = min(64, len(rows))
-        settings = FineTuneV1(epochs=epochs, batch_size=batch, lr_grid=(0.05 * batch / 256,))
+        settings = FineTuneV2(epochs=epochs, batch_size=batch, lr_grid=(0.05 * batch / 256,))
         outcome = FineTuner(settings).tune(encoder, train.subset(rows), test)
         found[f"{_share(fraction)}, fine-tuned"] = float((outcome.predicted == test.labels).mean())
     return found

@@ -132,7 +132,7 @@ def look(
         out: a folder for `look.html`, which needs no other file, and `samples.csv` (see `Look.samples`).
         count: number of clusters; None picks it from the number of pictures.
         limit: at most this many pictures a split, drawn at random, stratified by label; None takes all.
-        seed: of every random choice.
+        seed: the seed of all random choices.
         precision: of the forward pass, see `zoo.extract`.
         progress: called as `progress(what, done, total)`.
 

@@ -30,7 +30,7 @@ class Protocol(Generic[Settings]):
 
     Args:
         settings: None for the defaults.
-        seed: of every random choice.
+        seed: the seed of all random choices.
         precision, device: of forward passes, where the protocol runs the network; None for a GPU if there is one.
         progress: told how far a long protocol is.
     """

@@ -15,7 +15,7 @@ from zoo.data.stores.pixels import pixel_view
 from zoo.encoder import Encoder
 
 if TYPE_CHECKING:
-    from evaluation.protocols.finetune import FineTuneV1
+    from evaluation.protocols.finetune import FineTuneV2
 
 #: Images are kept this much larger than the input, so that small crops still have detail to show.
 STORED = 256 / 224
@@ -31,7 +31,7 @@ class Inputs(Protocol):
         ...
 
 
-def inputs_of(encoder: Encoder, dataset: Dataset, settings: FineTuneV1) -> Inputs:
+def inputs_of(encoder: Encoder, dataset: Dataset, settings: FineTuneV2) -> Inputs:
     """Batches of `dataset` for `encoder`."""
     return Images(encoder, dataset, settings) if encoder.modality == "image" else Sequences(encoder, dataset)
 
@@ -39,7 +39,7 @@ def inputs_of(encoder: Encoder, dataset: Dataset, settings: FineTuneV1) -> Input
 class Images:
     """Decoded once (shorter side a little above the input, centre square), then cropped and flipped at random."""
 
-    def __init__(self, encoder: Encoder, dataset: Dataset, settings: FineTuneV1) -> None:
+    def __init__(self, encoder: Encoder, dataset: Dataset, settings: FineTuneV2) -> None:
         self.transform, self.scale, self.flip = encoder.transform(), settings.crop_scale, settings.flip
         self.size = encoder.input.size
         self.pixels, self.rows = pixel_view(dataset, stored_side(dataset, self.size))

@@ -10,7 +10,14 @@ from torch import nn
 from evaluation.command import ProbeOptions
 from evaluation.evaluate import evaluate
 from evaluation.protocols import describe, protocol
-from evaluation.protocols.finetune import SIMCLR_FEW_LABELS, SIMCLR_TRANSFER, FineTuner, FineTuneV1, _trainable
+from evaluation.protocols.finetune import (
+    SIMCLR_FEW_LABELS,
+    SIMCLR_TRANSFER,
+    FineTuner,
+    FineTuneV2,
+    _decay_groups,
+    _trainable,
+)
 from evaluation.protocols.finetune_batches import RATIO, Images, crop_boxes, stored_side
 from tests.zoo.checkpoints import same_weights, small_encoder, write_small
 from zoo.architectures import build
@@ -22,7 +29,7 @@ from zoo.errors import DataError, InputError
 from zoo.preprocessing.skeleton import SkeletonInput
 from zoo.strict import Architecture
 
-SHORT = FineTuneV1(steps=30, batch_size=16, lr_grid=(0.05,))
+SHORT = FineTuneV2(steps=30, batch_size=16, lr_grid=(0.05,))
 
 
 @pytest.fixture(scope="module")
@@ -61,17 +68,17 @@ def test_it_never_looks_at_test_labels(colours):
 
 def test_the_learning_rate_is_chosen_on_held_out_samples_and_edges_are_reported(colours):
     # A rate this small teaches nothing: the other must win, and it lies at the edge.
-    outcome = tune(FineTuneV1(steps=40, batch_size=16, lr_grid=(1e-9, 0.05), held_out=0.3), colours)
+    outcome = tune(FineTuneV2(steps=40, batch_size=16, lr_grid=(1e-9, 0.05), held_out=0.3), colours)
     assert outcome.chosen["lr"] == 0.05 and "edge of the grid" in outcome.warnings[0]
     held = np.arange(0, len(colours[0]), 5)
-    given = FineTuner(FineTuneV1(steps=2, batch_size=8), precision="fp32").tune(small_encoder(), *colours, held=held)
+    given = FineTuner(FineTuneV2(steps=2, batch_size=8), precision="fp32").tune(small_encoder(), *colours, held=held)
     assert round(given.chosen["held_out_top1"] * len(held), 6) % 1 == 0
 
 
 def test_divergence_is_an_error_or_a_warning_never_a_number(colours):
     with pytest.raises(DataError, match="smaller values in lr_grid"):
-        tune(FineTuneV1(steps=20, batch_size=16, lr_grid=(1e30,)), colours)
-    outcome = tune(FineTuneV1(steps=10, batch_size=16, lr_grid=(0.05, 1e30)), colours)
+        tune(FineTuneV2(steps=20, batch_size=16, lr_grid=(1e30,)), colours)
+    outcome = tune(FineTuneV2(steps=10, batch_size=16, lr_grid=(0.05, 1e30)), colours)
     assert outcome.chosen["lr"] == 0.05 and any("diverged at the learning rates 1e+30" in w for w in outcome.warnings)
 
 
@@ -81,7 +88,7 @@ def test_skeletons_are_fine_tuned_by_the_same_object():
     encoder = build(
         Architecture(family="skeleton_gru", arguments={"hidden": 8, "layers": 1}), SkeletonInput(steps=("align_mean",))
     ).eval()
-    outcome = tune(FineTuneV1(epochs=2, batch_size=16, lr_grid=(0.1,)), data, encoder)
+    outcome = tune(FineTuneV2(epochs=2, batch_size=16, lr_grid=(0.1,)), data, encoder)
     assert outcome.predicted.shape == (len(data[1]),)
     assert outcome.chosen["steps"] == round(2 * len(data[0]) / 16)
 
@@ -98,7 +105,7 @@ def test_crops_stay_inside_and_keep_area_and_ratio():
 
 def test_without_crop_and_flip_training_sees_what_evaluation_sees(colours):
     encoder, train = small_encoder(), colours[0]
-    inputs = Images(encoder, train, FineTuneV1(crop_scale=(1.0, 1.0), flip=False))
+    inputs = Images(encoder, train, FineTuneV2(crop_scale=(1.0, 1.0), flip=False))
     plain = torch.stack([encoder.transform()(train.sample(i)) for i in range(4)])
     # A full-area draw of another aspect ratio does not fit, so the whole square is left.
     x, lengths = inputs.batch(np.arange(4), np.random.default_rng(0))
@@ -112,12 +119,45 @@ def test_batch_norm_momentum_follows_the_paper():
         assert {m.momentum for m in network.modules() if isinstance(m, nn.BatchNorm2d)} == {momentum}
 
 
+def test_norms_and_biases_are_not_decayed():
+    network = _trainable(small_encoder(), 20)
+    decayed, free = _decay_groups([*network.parameters(), *nn.Linear(4, 2).parameters()], 0.5)
+    assert (decayed["weight_decay"], free["weight_decay"]) == (0.5, 0.0)
+    assert {p.ndim for p in decayed["params"]} == {2, 4} and {p.ndim for p in free["params"]} == {1}
+    norms = [p for m in network.modules() if isinstance(m, nn.BatchNorm2d) for p in m.parameters()]
+    assert norms and {id(p) for p in norms} <= {id(p) for p in free["params"]}
+    assert len(decayed["params"]) + len(free["params"]) == len(list(network.parameters())) + 2
+
+
+def test_a_run_decays_matrices_only(colours, monkeypatch):
+    """Without a gradient, one step of SGD with Nesterov momentum takes 1.9 times the decay of what it decays."""
+    monkeypatch.setattr(FineTuner, "_loss", lambda self, network, *_: sum(0 * p.sum() for p in network.parameters()))
+    encoder, train = small_encoder(), colours[0]
+    tuner = FineTuner(FineTuneV2(steps=1, batch_size=16), precision="fp32", device="cpu")
+    network, _, _ = tuner._train(encoder, train, train.labels, 4, (0.01, 0.5), "")
+    for before, after in zip(encoder.parameters(), network.parameters(), strict=True):
+        torch.testing.assert_close(after, before * (0.05 if before.ndim > 1 else 1))
+
+
+def test_what_a_network_keeps_fixed_stays_fixed_and_what_somebody_froze_does_not(colours):
+    arguments = {"widths": [8, 8, 8], "depth": 2}
+    encoder = build(Architecture(family="airbench", arguments=arguments), small_encoder().input).eval()
+    scales = [name for name, p in encoder.named_parameters() if not p.requires_grad]
+    assert encoder.fixed == tuple(scales) and len(scales) == 6
+    trained = {name for name, p in _trainable(encoder.requires_grad_(False), 20).named_parameters() if p.requires_grad}
+    assert trained == {name for name, _ in encoder.named_parameters()} - set(scales)
+    before = {name: encoder.get_parameter(name).clone() for name in scales}
+    tuner = FineTuner(FineTuneV2(steps=3, batch_size=16), precision="fp32", device="cpu")
+    network, _, _ = tuner._train(encoder, colours[0], colours[0].labels, 4, (0.1, 0.1), "")
+    assert all(torch.equal(network.get_parameter(name), before[name]) for name in scales)
+
+
 def test_the_papers_grids_and_the_text_of_the_protocol():
     paper = protocol("finetune", SIMCLR_TRANSFER).settings
     assert (len(paper.lr_grid), len(paper.weight_decay_grid)) == (7, 8)
     assert paper.lr_grid[0] == pytest.approx(1e-4) and paper.lr_grid[-1] == pytest.approx(0.1)
     assert protocol("finetune", SIMCLR_FEW_LABELS).settings.lr_grid == (0.05 * 4096 / 256,)
-    assert "B.8.1" in describe("finetune-v1")
+    assert "B.8.1" in describe("finetune-v2")
     options = ProbeOptions(protocol="finetune", simclr_finetune=True)
     assert protocol("finetune", options.settings()["finetune"]).settings == paper
 
@@ -128,7 +168,7 @@ def test_evaluate_runs_it_beside_the_untrained_network(tmp_path, colours):
     small = {"finetune": {"steps": 2, "batch_size": 8, "lr_grid": [0.01]}}
     found = evaluate(encoder, *colours, protocols=["finetune"], settings=small, precision="fp32")
     assert [row.subject for row in found.rows] == ["encoder", "untrained"]
-    assert found.rows[0].chosen["lr"] == 0.01 and set(found.predicted) == {"finetune-v1"}
+    assert found.rows[0].chosen["lr"] == 0.01 and set(found.predicted) == {"finetune-v2"}
 
 
 def test_what_cannot_be_fine_tuned_is_refused(colours):
@@ -145,7 +185,7 @@ def test_what_cannot_be_fine_tuned_is_refused(colours):
 def test_what_torch_trains_wrongly_in_bf16_on_a_cpu_is_trained_in_float32(colours, monkeypatch):
     arguments = {"model": "resnet10t", "model_args": {"channels": [8, 8, 16, 16], "stem_width": 8}}
     deep = build(Architecture(family="timm", arguments=arguments), small_encoder().input).eval()
-    short = FineTuneV1(steps=2, batch_size=16, lr_grid=(0.05,))
+    short = FineTuneV2(steps=2, batch_size=16, lr_grid=(0.05,))
     with pytest.raises(InputError, match=r"precision bf16 on the CPU.*backbone\.layer4\.0\.conv1.*'auto' or 'fp32'"):
         FineTuner(short, precision="bf16", device="cpu").tune(deep, *colours)
     monkeypatch.setattr(

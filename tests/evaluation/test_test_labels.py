@@ -16,6 +16,7 @@ from zoo.features.extract import embed
 SETTINGS = {
     "finetune": {"steps": 4, "batch_size": 8, "lr_grid": (0.01, 0.1)},
     "few_label": {"amounts": (1, 5), "draws": 2},
+    "prototypes": {"ways": 2, "shots": (1, 2), "queries": 3, "episodes": 5},
 }
 
 

@@ -29,6 +29,25 @@ def test_every_recipe_builds_its_encoder(name):
     assert encoder.num_features > 0
 
 
+AS_RELEASED = [n for n in available_recipes() if (RECIPES / f"{n}.yaml").read_text().startswith("# MS2L as released")]
+
+
+@pytest.mark.parametrize("name", AS_RELEASED)
+def test_ms2l_as_released_clips_each_module_on_its_own(name):
+    optim = read_recipe(name).optim
+    assert optim.clip_modules and optim.clip_grad_norm == 10
+
+
+def test_every_structure_and_dataset_of_ms2l_is_there_as_released():
+    assert len(AS_RELEASED) == 5
+
+
+def test_the_smallest_image_is_of_the_encoders_class():
+    raw = read_recipe("simclr_resnet18_cifar10").dump()
+    with pytest.raises(ConfigError, match="16 px"):
+        parse_recipe({**raw, "encoder": {"family": "airbench"}, "input": {**raw["input"], "size": [12, 12]}}, "small")
+
+
 def test_small_images_get_the_small_stem_and_the_config_says_so():
     recipe = read_recipe("simclr_resnet18_cifar10")
     assert recipe.encoder["stem"] == "cifar"

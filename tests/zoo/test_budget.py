@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import resource
 import shutil
+import subprocess
+import sys
 import threading
 import time
 
@@ -153,3 +155,23 @@ def test_tables_of_ordinary_networks_pass(model):
         parameters = sum(p.numel() for p in create_model(model, num_classes=0).parameters())
     side = 256 if "256" in model else 224
     assert build_within(architecture, ImageInput(size=(side, side)), 2 * parameters).num_features > 0
+
+
+def test_a_first_import_is_no_time_of_the_network():
+    """The budget counts processor time from the moment the libraries are there, however slow the machine."""
+    code = """
+import sys
+from zoo.checkpoint import budget
+from zoo.preprocessing.image import ImageInput
+from zoo.strict import Architecture
+built = []
+real = budget._Budget.__enter__
+def entered(self):
+    built.append("timm" in sys.modules)
+    return real(self)
+budget._Budget.__enter__ = entered
+budget.build_within(Architecture(family="timm", arguments={"model": "resnet10t"}), ImageInput(), 1 << 24)
+print(built)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=600)
+    assert done.stdout.strip() == "[True]"

@@ -208,3 +208,19 @@ def test_a_command_that_is_advised_stays_in_one_line(capsys):
     with ConsoleReport() as report:
         report.say("done; publish with `zoo publish runs/" + "name" * 40 + "`")
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_a_warning_is_one_line_without_code(tmp_path):
+    """A person reads what was left out, not which line of the program noticed it."""
+    from PIL import Image
+
+    for name, colour in (("apple", "red"), ("pear", "green")):
+        (tmp_path / "fruit" / name).mkdir(parents=True)
+        for number in range(10):
+            Image.new("RGB", (16, 16), colour).save(tmp_path / "fruit" / name / f"{number}.png")
+    (tmp_path / "fruit" / "apple" / "notes.txt").write_text("mine")
+    code = "import sys, zoo.cli; sys.exit(zoo.cli.main(['probe', 'ms2l_bigru_nucla', 'fruit']))"
+    done = python(code, cwd=tmp_path)
+    said = [line for line in done.stderr.splitlines() if "1 .txt" in line]
+    assert done.returncode == 2 and any(line.startswith("warning: ") for line in said), done.stderr
+    assert "open_dataset(" not in done.stderr and "command.py" not in done.stderr

@@ -91,8 +91,15 @@ class TestResume:
 
     def test_kill_between_renaming_and_sidecar(self, encoder, tmp_path, monkeypatch):
         data, out = Images(), tmp_path / "f.npy"
+        replace = os.replace
+
+        def killed(source, target):
+            if str(target).endswith(".json"):
+                raise KeyboardInterrupt
+            replace(source, target)
+
         with monkeypatch.context() as patch:
-            patch.setattr("zoo.features.stream.save_sidecar", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+            patch.setattr(os, "replace", killed)
             with pytest.raises(KeyboardInterrupt):
                 extract(encoder, data, batch_size=16, out=out)
         assert out.exists()

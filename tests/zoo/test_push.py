@@ -62,10 +62,18 @@ def test_one_private_commit_that_loads_by_its_hash(hub, folder, tmp_path):
     repository = hub.repositories[REPO]
     assert repository.private and hub.writes == [f"create {REPO}", f"commit {REPO}", "tag v1"]
     assert repository.head == pushed.commit and repository.tags == {"v1": pushed.commit}
-    own = {"config.json", "model.safetensors", "results.json", "reference.json", "README.md"}
+    own = {
+        "config.json",
+        "simclr_small_toys_results.svg",
+        "model.safetensors",
+        "results.json",
+        "reference.json",
+        "README.md",
+    }
     evidence = ".eval_results/cifar10_logistic_v1_seed0.yaml"
     assert repository.commits[pushed.commit].keys() == own | {evidence, ".gitattributes"}
-    for name in own - {"README.md"}:
+    assert repository.commits[pushed.commit]["simclr_small_toys_results.svg"].startswith(b"<svg")  # the card's picture
+    for name in own - {"README.md", "simclr_small_toys_results.svg"}:
         assert repository.commits[pushed.commit][name] == (folder / name).read_bytes()
     for address in (pushed.address, f"hf-hub:{REPO}@v1"):
         encoder = zoo.load(address, cache_dir=tmp_path / "cache")

@@ -53,4 +53,6 @@ def build(architecture: Architecture, input: Any) -> Encoder:
         raise ConfigError(f"architecture {architecture.family!r}: {first_problem(error)}") from None
     from zoo.architectures.pointwise import pick_pixels_first
 
-    return pick_pixels_first(cls(arguments, input))
+    encoder = pick_pixels_first(cls(arguments, input))
+    encoder.fixed = tuple(name for name, parameter in encoder.named_parameters() if not parameter.requires_grad)
+    return encoder

@@ -125,6 +125,7 @@ class TimmMaps(MapEncoder):
     """
 
     Arguments = TimmMapsArguments
+    libraries = ("timm",)
 
     def __init__(self, arguments: TimmMapsArguments, input: ImageInput) -> None:
         super().__init__()

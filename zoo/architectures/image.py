@@ -81,6 +81,7 @@ class ImageEncoder(Encoder):
     """A timm backbone without its classifier: `(N, 3, H, W)` -> `(N, num_features)`."""
 
     Arguments = TimmArguments
+    libraries = ("timm",)
 
     def __init__(self, arguments: TimmArguments, input: ImageInput) -> None:
         super().__init__()

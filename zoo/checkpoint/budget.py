@@ -10,6 +10,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_module_registration_hook
 from torch.overrides import TorchFunctionMode
 
-from zoo.architectures import build
+from zoo.architectures import build, family_class
 from zoo.encoder import Encoder
 from zoo.errors import CheckpointError
 from zoo.strict import Architecture
@@ -52,6 +53,9 @@ def build_within(architecture: Architecture, input: Any, stored_bytes: int, *, f
         ConfigError: the network cannot be built.
         CheckpointError: it is too large, too deep or too slow to build.
     """
+    # A first import takes seconds of a slow machine, and is no fault of the file.
+    for library in family_class(architecture.family).libraries:
+        import_module(library)
     with within(stored_bytes, fill=fill):
         return build(architecture, input)
 

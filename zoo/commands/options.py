@@ -40,7 +40,7 @@ TestShareOption = Annotated[
 SkipBadOption = Annotated[
     bool, typer.Option("--skip-bad", help="leave out samples that cannot be read, instead of an error that names them")
 ]
-SeedOption = Annotated[int, typer.Option(min=0, help="of every random choice")]
+SeedOption = Annotated[int, typer.Option(min=0, help="seed of all random choices")]
 OutOption = Annotated[Path | None, typer.Option(help="folder to write to")]
 
 #: Every help text says baseline; this is where the word is explained.

@@ -34,7 +34,15 @@ class _Skeletons(Dataset):
         raise NotImplementedError
 
     def content(self, index: int) -> bytes:
-        x = np.ascontiguousarray(self.sample(index), dtype="<f4")
+        sample = self.sample(index)
+        try:
+            x = np.ascontiguousarray(sample, dtype="<f4")
+        except (TypeError, ValueError):
+            came = f"{type(sample).__name__} of {getattr(sample, 'dtype', 'no dtype')}"
+            raise InputError(
+                f"{self.name}, sample {self.keys[index]!r}: expected a skeleton sequence (T, V, C) of numbers, "
+                f"got {came}"
+            ) from None
         return repr(x.shape).encode() + x.tobytes()
 
 

@@ -225,8 +225,8 @@ def index(
 ) -> Update:
     """Make an index of pictures, or bring one up to date: what is there unchanged is not encoded again.
 
-    Pictures of other addresses that are in the index stay; entries whose file is gone are dropped. Killed, the same
-    call goes on where it stopped.
+    Pictures of other addresses that are in the index stay; entries whose file is gone are dropped. If the
+    call is interrupted, make it again to resume.
 
     Args:
         encoder: an encoder, or what `zoo.load` takes; with the latter a search can load it by itself.

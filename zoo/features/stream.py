@@ -18,8 +18,8 @@ import torch
 import torch.distributed as dist
 
 from zoo.errors import ChangedError, DataError
-from zoo.features.table import FeatureTable, part_path, save_sidecar, sidecar_path
-from zoo.files import disk_errors, hold
+from zoo.features.table import FeatureTable, part_path, sidecar_of, sidecar_path
+from zoo.files import disk_errors, hold, replacing_vouched
 
 if TYPE_CHECKING:
     from zoo.features.run import Run
@@ -91,12 +91,14 @@ class PartFile:
             _write_at(self.part, self._offset(batch), data)
             _write_at(self.journal, 32 + 8 * batch, _mark(data).to_bytes(8, "little"))
 
-    def finish(self) -> None:
-        """Make the part file durable and give it its final name; the journal stays until `discard`."""
-        with open(self.part, "rb+") as file:
-            os.fsync(file.fileno())
-        sidecar_path(self.path).unlink(missing_ok=True)
-        os.replace(self.part, self.path)
+    def finish(self, sidecar: bytes) -> None:
+        """Make the part file durable and give it its final name, beside `sidecar`; the journal stays until `discard`.
+
+        Raises:
+            DataError: the disk is full; an older table and the part file stay as they are.
+        """
+        with replacing_vouched(self.path, sidecar_path(self.path), made=self.part) as (_, beside):
+            beside.write_bytes(sidecar)
 
     def discard(self) -> None:
         """Remove part file and journal, where they exist."""
@@ -206,8 +208,7 @@ def _finish(run: Run, part: PartFile, origin: str) -> None:
         part.discard()
         raise
     if part.path.suffix == ".npy":
-        part.finish()
-        save_sidecar(table, part.path)
+        part.finish(sidecar_of(table))
     else:
         table.save(part.path)
     part.discard()
@@ -233,7 +234,7 @@ def _any(world: int, flag: bool) -> bool:
 
 
 def _together(world: int, work: Callable[[], Any]) -> Any:
-    """Run `work` on all ranks; where one fails, all raise, so that none waits for it for ever."""
+    """Run `work` on all ranks; where one fails, all raise, so that none waits for it without end."""
     failure, result = None, None
     try:
         result = work()

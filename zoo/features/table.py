@@ -14,7 +14,7 @@ import numpy as np
 
 from zoo.data.labels import class_indices
 from zoo.errors import DataError, UnknownNameError, nearest
-from zoo.files import disk_errors, replacing, write_whole
+from zoo.files import disk_errors, replacing, replacing_vouched
 
 SUFFIXES = (".npz", ".npy", ".parquet")
 FORMAT = "encoder-zoo-features-1"
@@ -133,17 +133,17 @@ def save(table: FeatureTable, path: Path) -> None:
     elif path.suffix == ".parquet":
         _replace(path, lambda file: _write_parquet(table, file))
     else:
-        # The sidecar goes first and comes last: without one, a .npy is not a finished table.
-        sidecar_path(path).unlink(missing_ok=True)
-        _replace(path, lambda file: np.lib.format.write_array(file, _float32(table), allow_pickle=False))
-        save_sidecar(table, path)
+        # Without its sidecar, a .npy is not a finished table.
+        with replacing_vouched(path, sidecar_path(path)) as (features, sidecar):
+            with open(features, "wb") as file:
+                np.lib.format.write_array(file, _float32(table), allow_pickle=False)
+            sidecar.write_bytes(sidecar_of(table))
 
 
-def save_sidecar(table: FeatureTable, path: Path) -> None:
-    """Write the JSON file beside the `.npy` at `path`: labels, keys and metadata."""
+def sidecar_of(table: FeatureTable) -> bytes:
+    """The JSON file beside a `.npy`: labels, keys and metadata."""
     labels = None if table.labels is None else table.labels.tolist()
-    record = table.metadata() | {"rows": len(table), "labels": labels, "keys": list(table.keys)}
-    write_whole(sidecar_path(path), json.dumps(record).encode())
+    return json.dumps(table.metadata() | {"rows": len(table), "labels": labels, "keys": list(table.keys)}).encode()
 
 
 def _replace(path: Path, write: Callable[[BinaryIO], Any]) -> None:

@@ -33,7 +33,7 @@ class Pushed:
 
     @property
     def address(self) -> str:
-        """`hf-hub:org/name@commit`: loads these bytes for ever."""
+        """`hf-hub:org/name@commit`: always loads these bytes."""
         return f"hf-hub:{self.repo}@{self.commit}"
 
 
