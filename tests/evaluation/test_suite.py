@@ -113,7 +113,7 @@ def test_copies_of_training_images_in_the_test_split_are_said_beside_every_numbe
     make_folder(tmp_path / "dtd", per_class=3)
     (tmp_path / "dtd" / "test" / "cat" / "0.png").write_bytes((tmp_path / "dtd/train/cat/2.png").read_bytes())
     found = run_suite(small_encoder(), "downstream", tmp_path, protocols=["knn"], floors=False, precision="fp32")
-    assert "dtd: 1 of 6 test samples (16.67 %) are exact copies of train samples" in found.rows[0].warnings
+    assert any("1 of 6 test samples (16.67 %) are exact copies of train" in text for text in found.rows[0].warnings)
 
 
 def test_a_broken_image_skips_its_dataset_and_nothing_else(root, tmp_path):

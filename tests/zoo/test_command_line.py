@@ -83,6 +83,10 @@ def test_a_list_of_numbers_may_follow_an_option(given, expected):
         ("probe", "pass --download (download=True) to fetch it", "pass --download to fetch it"),
         ("probe", "no config; pass floors=False", "no config; pass --no-baselines"),
         ("probe", "name the folder with root=... or ZOO_DATA", "name the folder with --root ... or ZOO_DATA"),
+        ("probe", "labels='my birds.csv' is no file", "--labels-file 'my birds.csv' is no file"),
+        ("probe", "skip_bad=True leaves it out", "--skip-bad leaves it out"),
+        ("train", "pass --download (download=True) to fetch it", "pass data.download=true to fetch it"),
+        ("train", "set classes='leaf' or split='all'", "set data.classes=leaf or data.split=all"),
         ("train", "use device='cpu' or batch_size=64, data.split=x", "use --device cpu or batch_size=64, data.split=x"),
     ],
 )
