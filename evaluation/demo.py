@@ -30,7 +30,7 @@ LEGEND = (
 #: The first probe takes less than half of this on two cores with AVX2; later than this the demo says that it is slow.
 SLOW_SECONDS = 60
 #: Modality -> the encoders that the demo prefers, best first. Patterns alone would take the first by the alphabet.
-BUNDLED = {"image": ("simclr_resnet18_cifar10", "simclr*", "*"), "skeleton": ("ms2l*", "*")}
+BUNDLED = {"image": ("simclr_airbench94_cifar10", "simclr*", "*"), "skeleton": ("ms2l*", "*")}
 
 
 def default_encoder(modality: str = "image") -> str:
@@ -106,7 +106,7 @@ def run(
         with stages(quiet) as progress:
             found = evaluate(
                 load(address), train, test, protocols=["knn"], limit=limit, floors=floors, initialisations=1,
-                command=command, progress=_watched(progress, started, say), **forward,
+                command=command, progress=_watched(progress, time.monotonic(), say), **forward,
             )  # fmt: skip
             if floors:
                 report_duplicates(found.train_data, found.test_data)
