@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from evaluation.evaluate import Evaluation, evaluate
 from evaluation.protocols.finetune import SIMCLR_TRANSFER
@@ -77,6 +78,21 @@ class ProbeOptions:
         if self.protocol is None:
             return list(default)
         return [name.strip() for name in self.protocol.split(",") if name.strip()]
+
+    def measuring(self, default: Sequence[str]) -> dict[str, Any]:
+        """What `evaluate` and `run_suite` are told alike; `default`: the protocols where none were asked for."""
+        return {
+            "protocols": self.protocols(default),
+            "settings": self.settings(),
+            "floors": not self.no_floors,
+            "initialisations": self.initialisations,
+            "limit": self.limit,
+            "seed": self.seed,
+            "precision": self.precision,
+            "device": self.device,
+            "batch_size": self.batch_size,
+            "workers": self.workers,
+        }
 
     def settings(self) -> dict[str, dict[str, object]]:
         """Changes to the protocols' settings."""
@@ -181,16 +197,7 @@ def probe(
             network,
             train,
             test,
-            protocols=options.protocols(("logreg", "knn")),
-            settings=options.settings(),
-            floors=not options.no_floors,
-            initialisations=options.initialisations,
-            limit=options.limit,
-            seed=options.seed,
-            precision=options.precision,
-            device=options.device,
-            batch_size=options.batch_size,
-            workers=options.workers,
+            **options.measuring(("logreg", "knn")),
             command=command_text(encoder, data, options) if command is None else command,
             progress=progress,
         )
@@ -222,17 +229,8 @@ def probe_suite(
             options.suite,
             options.data_root or options.root,
             folders=[] if folder is None else [folder],
-            protocols=options.protocols(read_suite(options.suite).protocols),
-            settings=options.settings(),
+            **options.measuring(read_suite(options.suite).protocols),
             download=options.download,
-            floors=not options.no_floors,
-            initialisations=options.initialisations,
-            limit=options.limit,
-            seed=options.seed,
-            precision=options.precision,
-            device=options.device,
-            batch_size=options.batch_size,
-            workers=options.workers,
             command=command_text(encoder, folder, options) if command is None else command,
             progress=progress,
         )
