@@ -40,6 +40,7 @@ from zoo.files import write_text
 
 CASES = {
     "ResNet-18, 32 px": Case("resnet18", "cifar", 32, 32, 512, 50_000),
+    "airbench94, 32 px": Case("airbench94", "cifar", 32, 32, 2_048, 16_384),
     "ResNet-50, 224 px": Case("resnet50", "imagenet", 224, 256, 128, 2_048),
 }
 _NARROW = {"channels": [8, 8, 16, 16]}

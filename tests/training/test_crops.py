@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tests.training.test_loop import tiny
 from training.__main__ import main
-from training.augment.crops import Crop, crop_augments, draw_views
+from training.augment.crops import Crop, crop_augments, draw_together, draw_views
 from training.augment.image import ImageAugment
 from training.augment.parameters import PRESETS, ImageAugmentConfig, sample
 from training.augment.render import render_batched, render_grouped
@@ -166,3 +166,25 @@ def test_nothing_is_written_for_a_refused_recipe(tmp_path, monkeypatch, capsys):
         "raise data.store_size to 40" in said and "method.views.0.count" in said and "at least 2 views, got 1" in said
     )
     assert not list(tmp_path.iterdir())
+
+
+def test_views_of_one_augmentation_are_made_in_one_call_where_kernels_are_dear():
+    """What an accelerator does: each view is an image's own, in its own place, and no two views are equal."""
+    calls = []
+
+    class Counting(ImageAugment):
+        def __call__(self, images, generator=None, size=None):
+            calls.append((len(images), size))
+            return super().__call__(images, generator, size)
+
+    plain, other = (Counting(PLAIN, 16) for _ in range(2))
+    # Images of one grey value each, which crop and flip leave alone: a view tells which image it shows.
+    images = torch.tensor([40, 120, 200], dtype=torch.uint8).view(3, 1, 1, 1).expand(3, 3, 16, 16).contiguous()
+    views = draw_together([plain, other, plain, plain], images, torch.Generator().manual_seed(0), [16, 16, 16, 8])
+    assert calls == [(6, 16), (3, 16), (3, 8)]
+    assert [tuple(view.shape) for view in views] == [(3, 3, 16, 16)] * 3 + [(3, 3, 8, 8)]
+    for view in views:
+        torch.testing.assert_close(view.mean((1, 2, 3)) * 255, torch.tensor([40.0, 120.0, 200.0]))
+    noise = torch.randint(0, 256, (3, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    first, second = draw_together([plain, plain], noise, torch.Generator().manual_seed(0), [16, 16])
+    assert not torch.equal(first, second)

@@ -61,7 +61,8 @@ class CLSA(MomentumContrast):
         self.key_augment = augmentation_for(encoder, config.augment, context.image_size)
         self.weak_augments = crop_augments(self.key_augment, config.weak, self.image_size)
         strong = crop_augments(self.key_augment, config.strong, self.image_size)
-        self.strong_augments = [StrongAugment(crop, config.strong_augment) for crop in strong]
+        shared = {id(crop): StrongAugment(crop, config.strong_augment) for crop in strong}
+        self.strong_augments = [shared[id(crop)] for crop in strong]
 
     def views(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Any]:
         """`key`, one view of uint8 `batch["images"]` `(N, 3, H, W)`; `weak` and `strong`, lists of views:

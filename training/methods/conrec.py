@@ -20,6 +20,7 @@ from training import distributed
 from training.augment.choice import Augment, augmentation_for
 from training.augment.corrupt import PRESETS as CORRUPTIONS
 from training.augment.corrupt import Corrupt, Corruption
+from training.augment.crops import draw_views
 from training.augment.image import ImageAugment
 from training.augment.parameters import PRESETS as AUGMENTATIONS
 from training.augment.render import normalise_
@@ -91,8 +92,8 @@ class ConRec(Method):
             the same crops corrupted and normalised. Each float32 `(N, 3, S, S)`.
         """
         # Both views before both corruptions, so that all arms see the same crops and colours.
-        y_a, y_b = (self.augment(batch["images"], generator, size=self.view_size) for _ in range(2))
-        x_a, x_b = (y.clone() if self.corrupt is None else self.corrupt(y, generator) for y in (y_a, y_b))
+        y_a, y_b = y = draw_views([self.augment] * 2, batch["images"], generator, self.view_size, self.image_size)
+        x_a, x_b = [y_a.clone(), y_b.clone()] if self.corrupt is None else self.corrupt.each(y, generator)
         x_a, x_b = (normalise_(x, self.normalisation) for x in (x_a, x_b))
         return {"x_a": x_a, "x_b": x_b, "y_a": y_a, "y_b": y_b}
 

@@ -55,7 +55,7 @@ class MoCo(MomentumContrast):
         """x_q, x_k, two augmentations of uint8 `batch["images"]` `(N, 3, H, W)`: float32 `(N, 3, S, S)`;
         `shuffle` `(N, 2)` for `KeyEncoder`; with further queries also `more`, their list, S of each crop."""
         images = batch["images"]
-        x_q, x_k = (self.augment(images, generator, size=self.view_size) for _ in range(2))
+        x_q, x_k = draw_views([self.augment] * 2, images, generator, self.view_size, self.image_size)
         shuffle = torch.rand(len(images), 2, generator=generator, device=images.device)
         views = {"x_q": x_q, "x_k": x_k, "shuffle": shuffle}
         if self.more_augments:
