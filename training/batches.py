@@ -122,7 +122,7 @@ def _as_tensor(labels: np.ndarray | None) -> Tensor | None:
 
 class Batches:
     """Batches `{"images": uint8 (N, 3, H, W)}` on the device, channels last in memory; with `labels`, also
-    `"labels": int64 (N,)`.
+    `"labels": int64 (N,)`; and the rows of every array in `known`, `(rows of the array, ...)`, by its name.
 
     The array lives on the accelerator when it fits; otherwise the next batch is read and pinned
     in a thread while the current one trains.
@@ -131,6 +131,7 @@ class Batches:
     def __init__(self, array: np.ndarray, device: torch.device, labels: np.ndarray | None = None) -> None:
         self.array, self.device = array, device
         self.labels = _as_tensor(labels)
+        self.known: dict[str, np.ndarray] = {}
         self.resident: Tensor | None = None
         if device.type == "cuda":
             free, _ = torch.cuda.mem_get_info(device)
@@ -144,18 +145,22 @@ class Batches:
         if self.resident is not None:
             # From pageable memory the copy might wait for everything that the device still has to do.
             index = torch.from_numpy(rows).pin_memory().to(self.device, non_blocking=True)
-            return {"images": self.resident.index_select(0, index).permute(0, 3, 1, 2)} | self._labels(rows)
+            return {"images": self.resident.index_select(0, index).permute(0, 3, 1, 2)} | self._beside(rows)
         if self._next is not None and self._next[0] == rows.tobytes():
             pixels = self._next[1].result()
         else:
             pixels = self._read(rows)
         self._next = None
-        return {"images": pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2)} | self._labels(rows)
+        return {"images": pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2)} | self._beside(rows)
 
-    def _labels(self, rows: np.ndarray) -> dict[str, Tensor]:
-        if self.labels is None:
-            return {}
-        return {"labels": self.labels[torch.from_numpy(rows)].to(self.device, non_blocking=True)}
+    def _beside(self, rows: np.ndarray) -> dict[str, Tensor]:
+        """What is known of the samples at `rows`, on the device."""
+        found = {name: torch.from_numpy(array[rows]) for name, array in self.known.items()}
+        if self.labels is not None:
+            found["labels"] = self.labels[torch.from_numpy(rows)]
+        if self.device.type == "cuda":
+            found = {name: value.pin_memory() for name, value in found.items()}
+        return {name: value.to(self.device, non_blocking=True) for name, value in found.items()}
 
     def prefetch(self, rows: np.ndarray) -> None:
         """Start reading the samples that the next `get` will ask for."""
@@ -176,6 +181,7 @@ class SkeletonBatches(Batches):
     def __init__(self, store: SequenceStore, device: torch.device, labels: np.ndarray | None = None) -> None:
         self.store, self.device = store, device
         self.labels = _as_tensor(labels)
+        self.known = {}
         self.resident, self._next = None, None
         self._reader = ThreadPoolExecutor(1)
 
@@ -185,7 +191,7 @@ class SkeletonBatches(Batches):
         known = waiting is not None and waiting[0] == rows.tobytes()
         x, lengths = waiting[1].result() if known else self._read(rows)
         parts = {"skeletons": x, "lengths": lengths}
-        return {name: part.to(self.device, non_blocking=True) for name, part in parts.items()} | self._labels(rows)
+        return {name: part.to(self.device, non_blocking=True) for name, part in parts.items()} | self._beside(rows)
 
     def _read(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
         x, lengths = pad_sequences([self.store.sequence(row) for row in rows.tolist()])

@@ -44,6 +44,16 @@ def resolve_init(recipe: Recipe, folder: RunFolder | None = None, fresh: bool = 
     return parse_recipe(distributed.broadcast_object(made), recipe.name)
 
 
+def resolve_method(recipe: Recipe) -> Recipe:
+    """`recipe` with what its method names pinned (`Method.Config.resolved`); equal on every rank. Raises as that."""
+    made = None
+    if distributed.is_main():
+        raw = recipe.dump()
+        raw["method"] |= recipe.method_config().resolved().model_dump(mode="json")
+        made = raw
+    return parse_recipe(distributed.broadcast_object(made), recipe.name)
+
+
 def initial_weights(recipe: Recipe, folder: RunFolder) -> tuple[dict[str, Tensor] | None, StartedFrom | None]:
     """The weights that a resolved recipe starts from, and their record; Nones without `init`, or if a state follows.
 

@@ -236,6 +236,7 @@ class Trainer:
         samples_logged = self.step
         if self.rank == 0:
             self.folder.truncate_metrics(self.step)
+        self.method.begin(self)
         self.method.train()
         first = self.step
         with watch.signals():

@@ -248,6 +248,25 @@ def ddm(
     return -(targets * log_probabilities).sum(dim=1).mean()
 
 
+def similarity_distillation(
+    student: Tensor, teacher: Tensor, queue: Tensor, temperature: float, teacher_temperature: float
+) -> Tensor:
+    """SEED (arXiv 2101.04731, section 3.2): the student learns how alike the teacher finds an image and many others.
+
+    The mean over rows of the cross-entropy `-sum_j p_teacher(j) log p_student(j)`, where both distributions are over
+    the row's own teacher vector and the queue.
+
+    Args:
+        student, teacher: `(n, D)`; normalised here. No gradient flows into `teacher`.
+        queue: `(K, D)` unit vectors of the teacher.
+        temperature, teacher_temperature: of the two distributions.
+    """
+    found, _ = memory_similarities(student, teacher.detach(), queue)
+    wanted, _ = memory_similarities(teacher.detach(), teacher.detach(), queue)
+    targets = (wanted / teacher_temperature).softmax(dim=1)
+    return -(targets * (found / temperature).log_softmax(dim=1)).sum(dim=1).mean()
+
+
 def reconstruction(restored: Tensor, target: Tensor, error: str = "mse") -> Tensor:
     """Error of restored images, mean over all elements, in float32 even under autocast.
 

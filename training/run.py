@@ -14,7 +14,7 @@ from training import distributed
 from training.console import ConsoleReport
 from training.environment import command_line
 from training.export import draw_pictures, export_encoder
-from training.init import resolve_init
+from training.init import resolve_init, resolve_method
 from training.loop import Trainer
 from training.plan import plan as measured_plan
 from training.plan import static_plan
@@ -154,7 +154,7 @@ def _train(recipe: Recipe, path: Path, minutes: float | None, fresh: bool, how: 
     fresh = distributed.is_main() and fresh and folder.path.exists()
     if fresh and not (folder.path / "recipe.yaml").exists():
         raise TrainingError(f"--fresh: {folder.path} holds no run, so it is not deleted")
-    recipe = resolve_init(recipe, folder, fresh=fresh)
+    recipe = resolve_method(resolve_init(recipe, folder, fresh=fresh))
     with contextlib.ExitStack() as held:
         if distributed.is_main():
             if not fresh:

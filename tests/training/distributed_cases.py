@@ -155,6 +155,14 @@ def ssnas_views(generator: torch.Generator) -> dict[str, list[Tensor]]:
     return {"a": images(2, generator), "b": images(2, generator)}
 
 
+def distill_views(generator: torch.Generator) -> dict[str, Any]:
+    """Two views, the second one smaller, and the teacher's features of the whole images."""
+    same, small = images(2, generator)
+    targets = torch.randn(BATCH, 256, generator=generator, dtype=torch.float64)
+    return {"views": [same, small[..., 1:, 1:]], "targets": targets}
+
+
+DISTILL = {"teacher": "simclr_airbench94_cifar10", "queue_size": 2 * BATCH}
 MOMENTUM = {"queue_size": 2 * BATCH, "momentum": 0.9, "out_dim": 6, "bn_groups": 4}
 MS2L = {"hidden_dim": 8, "out_dim": 6}
 
@@ -180,6 +188,8 @@ CASES: dict[str, Case] = {
     "conrec_simclr": Case(
         "conrec", {"reconstruction": 0.0, "corrupt": None, "out_dim": 6}, conrec_views, encoder=tiny_unet
     ),
+    "distill": Case("distill", DISTILL, distill_views),
+    "distill_cosine": Case("distill", {**DISTILL, "loss": "cosine", "head": "official"}, distill_views),
     "ssnas": Case("ssnas", {"out_dim": 6, "alpha_lr": 0.1}, ssnas_views, encoder=tiny_supernet),
     "ms2l": Case("ms2l", MS2L, ms2l_views, encoder=tiny_skeleton_encoder),
     "ms2l_corrected": Case(

@@ -28,6 +28,7 @@ MOMENTS = {
     "after the renaming": NUMBER,
 }
 QUEUE = {"queue_size": 64, "bn_groups": 4}
+DISTILL = {"name": "distill", "teacher": "simclr_airbench94_cifar10", "queue_size": 64}
 
 
 def smoke(name: str, **changes):
@@ -39,6 +40,7 @@ RECIPES = {
     "simclr": lambda: tiny(epochs=1, monitor=None, save_minutes=1e-9),
     "moco": lambda: tiny(epochs=1, monitor=None, save_minutes=1e-9, method={"name": "moco", **QUEUE}),
     "clsa": lambda: tiny(epochs=1, monitor=None, save_minutes=1e-9, method={"name": "clsa", **QUEUE}),
+    "distill": lambda: tiny(epochs=1, monitor=None, save_minutes=1e-9, method=DISTILL),
     "conrec": lambda: smoke(
         "smoke_conrec",
         encoder={"family": "unet", "width": 8, "depth": 2},

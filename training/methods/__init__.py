@@ -16,6 +16,7 @@ METHODS: dict[str, Any] = {
     "moco": "training.methods.moco:MoCo",
     "clsa": "training.methods.clsa:CLSA",
     "ssnas": "training.methods.ssnas:SSNAS",
+    "distill": "training.methods.distill:Distill",
 }
 
 

@@ -16,7 +16,7 @@ from zoo.encoder import Encoder
 from zoo.strict import Strict
 
 if TYPE_CHECKING:
-    from training.batches import TrainingData
+    from training.batches import Batches, TrainingData
     from training.recipe import Recipe
     from training.run_folder import RunFolder
 
@@ -54,6 +54,7 @@ class Run(Protocol):
     recipe: Recipe
     folder: RunFolder
     data: TrainingData
+    batches: Batches
     optimizer: torch.optim.Optimizer
     step: int
     steps_per_epoch: int
@@ -68,10 +69,9 @@ class Run(Protocol):
 
 
 class Method(nn.Module):
-    """A way to train an encoder without labels.
+    """A way to train an encoder without labels: `title`, `paper` and `url` for the card, a `Config`, `views`, `loss`.
 
-    A subclass gives `title`, `paper` and `url` for the card, a `Config`, `views` and `loss`. Everything else has a
-    default that suits a method with neither queue nor momentum encoder.
+    Everything else has a default that suits a method with neither queue nor momentum encoder.
     """
 
     title: str
@@ -93,6 +93,10 @@ class Method(nn.Module):
             """All views whose number or size may differ from the recipe's usual ones."""
             return ()
 
+        def resolved(self) -> Method.Config:
+            """The same settings with what their addresses hold pinned by sha256; asked before anything is written."""
+            return self
+
     config: Any
     encoder: Encoder
 
@@ -103,8 +107,8 @@ class Method(nn.Module):
         self.total_steps = context.total_steps
 
     def views(self, batch: dict[str, Tensor], generator: torch.Generator) -> Any:
-        """What `loss` takes, drawn on the device from a batch of uint8 `"images"` `(N, 3, H, W)`, or of float32
-        `"skeletons"` `(N, T, V, C)` with `"lengths"` `(N,)`; with `uses_labels` also int64 `"labels"` `(N,)`."""
+        """What `loss` takes, drawn on the device from a batch (`training.batches.Batches`); with `uses_labels` it holds
+        int64 `"labels"` `(N,)` too."""
         raise NotImplementedError
 
     def loss(self, views: Any) -> dict[str, Tensor]:
@@ -122,6 +126,9 @@ class Method(nn.Module):
     def relabel(self, labels: np.ndarray) -> np.ndarray:
         """Labels `(N,)` of the data -> those that `views` gets, if `uses_labels`."""
         return labels
+
+    def begin(self, run: Run) -> None:
+        """Called before the first step of a new or a continued run, on every process."""
 
     def after_step(self, step: int, run: Run) -> None:
         """Move what follows the encoder, after optimizer step `step` (0-based)."""
