@@ -131,7 +131,7 @@ def test_another_teacher_at_the_same_address_is_refused(teacher, tmp_path):
 
 
 def test_wrong_teachers_and_students_are_refused(teacher, tmp_path):
-    with pytest.raises(UnknownNameError, match="method.teacher=simclr_nothing"):
+    with pytest.raises(UnknownNameError, match=r"method\.teacher=simclr_nothing"):
         train(distilling("simclr_nothing"), out=tmp_path / "run", quiet=True, device="cpu")
     with pytest.raises(ConfigError, match="a teacher takes images"):
         train(distilling("ms2l_bigru_nucla"), out=tmp_path / "run", quiet=True, device="cpu")
