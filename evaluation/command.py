@@ -205,6 +205,39 @@ def probe(
     return found
 
 
+def probe_beside(
+    encoders: Sequence[str], data: str, options: ProbeOptions | None = None, *, quiet: bool = False
+) -> dict[str, Evaluation]:
+    """Probe several encoders on one labelled dataset; features are kept in the cache. Progress goes to stderr.
+
+    Args:
+        encoders: addresses that `zoo.load` takes; the result has them as keys.
+        data, options, quiet: as in `probe`.
+
+    Raises:
+        ZooError: as `probe`; every address is opened before anything is computed.
+    """
+    options = options or ProbeOptions()
+    _check_limit(options)
+    train, test = opened(lambda: splits(data, options), line(quiet))
+    networks = {address: load(address) for address in encoders}
+    with stages(quiet) as progress:
+        found = {
+            address: evaluate(
+                network,
+                train,
+                test,
+                **options.measuring(("logreg", "knn")),
+                keep=True,
+                command=command_text(address, data, options),
+                progress=lambda what, done, total, name=address: progress(f"{name}: {what}", done, total),
+            )
+            for address, network in networks.items()
+        }
+        report_duplicates(train, test)
+    return found
+
+
 def probe_suite(
     encoder: str, options: ProbeOptions, *, folder: str | None = None, command: str | None = None, quiet: bool = False
 ) -> SuiteRun:

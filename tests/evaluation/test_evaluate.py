@@ -15,6 +15,7 @@ from evaluation.command import ProbeOptions, command_text, probe, read_command
 from evaluation.evaluate import evaluate
 from evaluation.floors import raw, untrained
 from evaluation.frozen import Features
+from evaluation.probing import named_places
 from evaluation.protocols import protocol
 from evaluation.protocols.knn import KNNProbe, KnnV2
 from evaluation.protocols.logistic import LogisticProbe, LogRegV3
@@ -153,7 +154,8 @@ def test_a_stored_command_is_read_as_the_command_line_reads_it():
         values = parse("probe", text.split())
         read = {field.name: values[field.name] for field in fields(ProbeOptions)}
         read |= {name: tuple(read[name] or ()) for name in ("k", "labels")}
-        assert (encoder, data, options) == (values["encoder"], values["data"], ProbeOptions(**read))
+        encoders, place = named_places(values["places"], read["suite"] is not None)
+        assert ([encoder], data, options) == (encoders, place, ProbeOptions(**read))
         again = read_command(command_text(encoder, data, options))
         assert again == (encoder, data, replace(options, device=None, batch_size=256, workers=None))
     assert read_command("python -m benchmarks.claims.clsa x") is None

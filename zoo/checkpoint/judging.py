@@ -41,9 +41,14 @@ def groups(rows: Sequence[Result]) -> list[list[Result]]:
     """Rows that may be compared: same protocol, settings, data and seed. The encoder stands first, baselines follow."""
     found: dict[str, list[Result]] = {}
     for row in rows:
-        key = [row.protocol, row.settings, row.train.model_dump(), row.test.model_dump(), row.seed]
-        found.setdefault(json.dumps(key, sort_keys=True, default=str), []).append(row)
+        found.setdefault(setting_key(row), []).append(row)
     return [sorted(group, key=lambda row: _ORDER[row.subject]) for group in found.values()]
+
+
+def setting_key(row: Result) -> str:
+    """Equal for rows that may be compared: everything but what was measured, and what it gave."""
+    key = [row.protocol, row.settings, row.train.model_dump(), row.test.model_dump(), row.seed]
+    return json.dumps(key, sort_keys=True, default=str)
 
 
 def subject_title(row: Result, encoder_name: str = "") -> str:

@@ -32,7 +32,6 @@ from zoo.commands.options import (
     WorkersOption,
 )
 from zoo.data.registry import examples
-from zoo.errors import DataError
 from zoo.text import printable
 
 RecipeArgument = Annotated[str | None, typer.Argument(help="a recipe's name, or the path of a YAML file")]
@@ -94,13 +93,15 @@ def extract(
 
 
 def probe(
-    encoder: EncoderArgument,
-    data: Annotated[
-        str | None,
+    places: Annotated[
+        list[str],
         typer.Argument(
-            help=f"{examples()}; with --suite nothing, or a folder with train/ and test/ to add to the suite"
+            metavar="encoder ... data",
+            help="one encoder or several (a catalogue name, timm:NAME, hf-hub:org/name[@revision], https://host/NAME "
+            f"or local-dir:PATH), then the data: {examples()}; with --suite no data, or a folder with train/ and test/ "
+            "to add to the suite",
         ),
-    ] = None,
+    ],
     suite: Annotated[str | None, typer.Option(help="measure on many datasets: downstream or fine_grained")] = None,
     data_root: Annotated[
         str | None, typer.Option(help="with --suite: the folder that holds the datasets; default: $ZOO_DATA")
@@ -144,16 +145,14 @@ def probe(
     quiet: QuietOption = False,
     out: OutOption = None,
 ) -> None:
-    """Probe an encoder on a labelled dataset, beside its baselines.
+    """Probe encoders on a labelled dataset, beside their baselines and beside each other.
 
     A baseline is what the same probe reaches without training: on the features of the same network with random
     weights, and on the raw input (pixels or joints). Every number comes with a 95 % interval. --out writes
     results.json, results.csv and report.html.
     """
-    from evaluation.command import ProbeOptions, weights_sha256, write
-    from evaluation.command import probe as run
-    from evaluation.command import probe_suite as run_suite
-    from zoo.console import output
+    from evaluation.command import ProbeOptions
+    from evaluation.probing import named_places, run_probe
 
     options = ProbeOptions(
         suite=suite, data_root=data_root, train_split=train_split, test_split=test_split, root=root,
@@ -162,25 +161,8 @@ def probe(
         simclr_finetune=simclr_finetune, no_floors=no_floors, initialisations=initialisations, limit=limit,
         seed=seed, precision=precision, device=device, batch_size=batch_size, workers=workers,
     )  # fmt: skip
-    if suite is not None:
-        from evaluation.report.suite_page import overview, write_suite
-
-        several = run_suite(encoder, options, folder=data, quiet=quiet)
-        output().print(overview(several))
-        for skipped in several.skipped:
-            print(printable(f"skipped {skipped.title}: {skipped.reason}"))
-        if out is not None:
-            weights = None if several.encoder is None else weights_sha256(several.encoder)
-            print(f"wrote {write_suite(several, encoder, out, weights)}")
-        return
-    if data is None:
-        raise DataError("no dataset was named; give a folder or a name, or --suite for many at once")
-    found = run(encoder, data, options, quiet=quiet)
-    from evaluation.report.tables import table
-
-    output().print(table(found.rows))
-    if out is not None:
-        print(f"wrote {write(found, encoder, out)}")
+    encoders, data = named_places(places, suite is not None)
+    run_probe(encoders, data, options, out, quiet=quiet)
 
 
 def train(
