@@ -1,6 +1,6 @@
 """How many planted faults `zoo look` finds: copies, swapped labels and foreign pictures put into real pictures.
 
-    python benchmarks/planted_faults.py simclr_resnet18_cifar10 data/cifar10 --foreign data/flowers102
+    python benchmarks/planted_faults.py simclr_airbench95_cifar10 data/cifar10 --foreign data/flowers102
     python benchmarks/planted_faults.py simclr_unet_flowers102 data/flowers102 --foreign data/cifar10
 
 Settings of the finders were chosen on training pictures; this runs on the test split. Recall is the share of planted

@@ -34,4 +34,4 @@ def test_it_runs(tmp_path, monkeypatch):
     notebook = nbformat.read(TOUR, as_version=4)
     NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
     last = notebook.cells[-1]["outputs"][-1]["data"]["text/plain"]
-    assert "simclr_resnet18_cifar10" in last
+    assert "simclr_airbench95_cifar10" in last

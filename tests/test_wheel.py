@@ -67,7 +67,7 @@ def test_it_holds_what_belongs_to_it(wheel):
 
 def test_it_lists_and_probes_outside_the_checkout(zoo_script, tmp_path):
     assert str(zoo_script.parents[1]) in run(zoo_script, "env", cwd=tmp_path)
-    assert "simclr_resnet18_cifar10" in run(zoo_script, "list", cwd=tmp_path)
+    assert "simclr_airbench95_cifar10" in run(zoo_script, "list", cwd=tmp_path)
     probe = ("probe", "ssnas_cell_cifar10", "digits", "--limit", "60", "--protocol", "knn", "--no-baselines")
     assert "knn-" in run(zoo_script, *probe, "--out", "report", cwd=tmp_path)
     assert (tmp_path / "report" / "report.html").exists()

@@ -19,7 +19,8 @@ from training.methods import method_class
 from training.methods.base import Context, Method
 from training.modules.batch_norm import convert_batch_norm
 from training.monitor import OnlineKNN
-from training.optim import build_optimizer, peak_learning_rate, schedule
+from training.optim import build_optimizer, peak_learning_rate, schedule, set_learning_rate
+from training.parts import hold_still, lr_scales
 from training.recipe import Recipe
 from training.run_folder import RunFolder
 from training.state import check_parts, has_state, load_state, save_state
@@ -62,6 +63,7 @@ def build_method(
         encoder.load_state_dict(start, strict=True)
     elif images is not None and encoder.data_statistics:
         encoder.fit_to_data(images())
+    hold_still(encoder, recipe.optim)
     method = method_class(recipe.method["name"])(encoder, recipe.method_config(), context)
     return method.to(device)
 
@@ -110,7 +112,8 @@ class Trainer:
                 if isinstance(module, Encoder):
                     module.compile()
         self.weight_mean = WeightMean(self.method.encoder, recipe.weight_mean) if recipe.weight_mean else None
-        self.optimizer = build_optimizer(self.method, recipe.optim, recipe.batch_size)
+        scales = lr_scales(self.method.encoder, recipe.optim)
+        self.optimizer = build_optimizer(self.method, recipe.optim, recipe.batch_size, scales)
         self.peak = peak_learning_rate(recipe.optim, recipe.batch_size)
         self.module: nn.Module = self.method
         if self.world > 1:
@@ -274,8 +277,7 @@ class Trainer:
     def _step(self) -> dict[str, torch.Tensor]:
         recipe = self.recipe
         lr = schedule(self.step, self.total_steps, recipe.optim, self.steps_per_epoch, self.peak)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        set_learning_rate(self.optimizer, lr)
         self.method.set_view_size(recipe.view_size(self.step, self.total_steps))
         seed = step_seed(recipe.seed, self.step + 1, self.rank)
         torch.manual_seed(seed)

@@ -70,6 +70,26 @@ class OptimConfig(Strict):
         "to all parameters together.",
     )
 
+    encoder_lr_scale: float = Field(
+        default=1.0, gt=0, description="Factor on the encoder's learning rate; heads take the whole one."
+    )
+    layer_decay: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="Factor on the rate for each layer further from the encoder's output, for networks of timm; null: "
+        "all layers learn alike.",
+    )
+    freeze: tuple[str, ...] = Field(
+        default=(),
+        description="Parts of the encoder that are not trained, by the names of its modules, as in backbone.conv1; "
+        "their batch norms keep their statistics.",
+    )
+    batch_norm: Literal["train", "eval"] = Field(
+        default="train",
+        description="eval: batch norms of the encoder normalise by the statistics that they came with, and keep them.",
+    )
+
     @model_validator(mode="after")
     def _consistent(self) -> OptimConfig:
         if self.warmup_epochs is not None and self.warmup_fraction is not None:
@@ -134,7 +154,13 @@ def schedule(step: int, total_steps: int, config: OptimConfig, steps_per_epoch: 
 
 
 def parameter_groups(
-    module: nn.Module, weight_decay: float, *, decay: Decay = "weights", lars: bool = False, muon: bool = False
+    module: nn.Module,
+    weight_decay: float,
+    *,
+    decay: Decay = "weights",
+    lars: bool = False,
+    muon: bool = False,
+    scales: dict[nn.Parameter, float] | None = None,
 ) -> list[dict[str, Any]]:
     """Trainable parameters of `module` as optimiser groups, in a fixed order.
 
@@ -142,18 +168,21 @@ def parameter_groups(
         decay: which parameters take `weight_decay`, see `OptimConfig`.
         lars: add the key `adapt`: False for norms, biases and all other 1-d tensors.
         muon: add the key `use_fallback`: True for these.
+        scales: add the key `lr_scale`, the factor on the learning rate of parameters that have one here.
     """
     decayed = {"weights": ("weight",), "weights_and_biases": ("weight", "bias"), "all": ("weight", "bias", "norm")}[
         decay
     ]
-    groups: dict[tuple[bool, bool], dict[str, Any]] = {}
+    groups: dict[tuple[bool, bool, float], dict[str, Any]] = {}
     for kind, parameter in _kinds(module):
-        key = (kind in decayed, (lars or muon) and kind == "weight")
+        key = (kind in decayed, (lars or muon) and kind == "weight", (scales or {}).get(parameter, 1.0))
         group = groups.setdefault(key, {"params": [], "weight_decay": weight_decay if key[0] else 0.0})
         if lars:
             group["adapt"] = key[1]
         if muon:
             group["use_fallback"] = not key[1]
+        if scales:
+            group["lr_scale"] = key[2]
         group["params"].append(parameter)
     return list(groups.values())
 
@@ -174,14 +203,16 @@ def _kinds(module: nn.Module) -> Iterable[tuple[str, nn.Parameter]]:
                 yield "bias" if "bias" in name else "norm", parameter
 
 
-def build_optimizer(module: nn.Module, config: OptimConfig, global_batch: int) -> torch.optim.Optimizer:
-    """The optimiser of a run, at its peak learning rate; the loop sets `group["lr"]` per step.
+def build_optimizer(
+    module: nn.Module, config: OptimConfig, global_batch: int, scales: dict[nn.Parameter, float] | None = None
+) -> torch.optim.Optimizer:
+    """The optimiser of a run, at its peak learning rate; `set_learning_rate` moves it. `scales`: `parameter_groups`.
 
     Raises:
         ConfigError: nothing to train, or the installed timm has no Muon.
     """
     own = {config.name: True} if config.name in ("lars", "muon") else {}
-    groups = parameter_groups(module, config.weight_decay, decay=config.decay, **own)
+    groups = parameter_groups(module, config.weight_decay, decay=config.decay, scales=scales, **own)
     if not groups:
         raise ConfigError(f"{type(module).__name__} has no trainable parameter; unfreeze some before training")
     lr = peak_learning_rate(config, global_batch)
@@ -193,6 +224,12 @@ def build_optimizer(module: nn.Module, config: OptimConfig, global_batch: int) -
     if config.name == "sgd":
         return torch.optim.SGD(groups, lr=lr, momentum=config.momentum, nesterov=config.nesterov, fused=fused)
     return torch.optim.AdamW(groups, lr=lr, betas=config.betas, fused=fused)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """`lr` for every group, times its own factor where it has one."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group.get("lr_scale", 1.0)
 
 
 def build_muon(groups: list[dict[str, Any]], config: OptimConfig, lr: float) -> torch.optim.Optimizer:

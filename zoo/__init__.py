@@ -1,6 +1,6 @@
 """Encoder Zoo: self-supervised encoders that load in one line.
 
-    encoder = zoo.load("simclr_resnet18_cifar10")
+    encoder = zoo.load("simclr_airbench95_cifar10")
     table = zoo.extract(encoder, zoo.open_dataset("CIFAR10", "test"))
 
 Everything below is imported on first use, so that `import zoo` costs next to nothing.

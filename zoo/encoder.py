@@ -54,6 +54,7 @@ class Encoder(nn.Module):
             the data before training. An untrained baseline of a checkpoint keeps them.
         fixed: names of the parameters that the architecture itself never trains; `build` sets it. Fine-tuning leaves
             them as they are, whatever else was frozen or not meanwhile.
+        still: names of modules that stay in eval mode while the rest trains; a training that holds parts still sets it.
     """
 
     num_features: int
@@ -64,6 +65,14 @@ class Encoder(nn.Module):
     strict_input: bool = True
     data_statistics: tuple[str, ...] = ()
     fixed: tuple[str, ...] = ()
+    still: tuple[str, ...] = ()
+
+    def train(self, mode: bool = True) -> Encoder:
+        """As `torch.nn.Module.train`, but for what is held `still`."""
+        super().train(mode)
+        for name in self.still:
+            self.get_submodule(name).eval()
+        return self
 
     @property
     def name(self) -> str:

@@ -51,7 +51,7 @@ class EncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
 
     def __init__(
         self,
-        encoder: str | os.PathLike[str] | Encoder = "simclr_resnet18_cifar10",
+        encoder: str | os.PathLike[str] | Encoder = "simclr_airbench95_cifar10",
         batch_size: int = 256,
         device: str | None = None,
         precision: str = "auto",

@@ -1,6 +1,6 @@
 """Accuracy by the share of labels, from 1 to 100 per cent, of encoders beside their untrained networks.
 
-    python -m benchmarks.claims.label_fractions data/cifar10 --encoders ssnas_cell_cifar10 simclr_resnet18_cifar10 \\
+    python -m benchmarks.claims.label_fractions data/cifar10 --encoders ssnas_cell_cifar10 simclr_airbench95_cifar10 \\
         --floors ssnas_cell_cifar10 --limit 4000 --out runs/label_fractions
 
 Protocol few-label-v1 (frozen features, several draws of labels) for the shares, logreg-v3 for all labels. Each subject

@@ -90,12 +90,12 @@ def test_other_view_sizes_are_trained_where_the_network_allows(tmp_path, source)
 
 def test_a_catalogue_name_and_a_plan(tmp_path):
     recipe = parse_recipe(
-        {**tiny().dump(), "encoder": {"init": "simclr_resnet18_cifar10"}, "epochs": 1, "batch_size": 8}, "test"
+        {**tiny().dump(), "encoder": {"init": "simclr_airbench95_cifar10"}, "epochs": 1, "batch_size": 8}, "test"
     )
     resolved = resolve_init(recipe)
-    config = zoo.checkpoint.catalog.config("simclr_resnet18_cifar10")
+    config = zoo.checkpoint.catalog.config("simclr_airbench95_cifar10")
     assert resolved.encoder["init_sha256"] == config.weights.sha256
-    assert resolved.architecture().arguments["model"] == config.architecture.arguments["model"]
+    assert list(resolved.architecture().arguments["widths"]) == list(config.architecture.arguments["widths"])
     assert resolve_init(resolved) == resolved
 
 

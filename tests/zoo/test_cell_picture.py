@@ -61,7 +61,7 @@ def test_cards_of_searched_networks_show_the_cell():
     pictures = card_pictures(config)
     assert list(pictures) == ["ssnas_cell_cifar10_cell.svg"]
     assert "(ssnas_cell_cifar10_cell.svg)" in render_card(config, catalog.results(config.name))
-    assert card_pictures(catalog.config("simclr_resnet18_cifar10")) == {}
+    assert card_pictures(catalog.config("simclr_airbench95_cifar10")) == {}
     _, content = checkpoint_files(catalog.find("ssnas_cell_cifar10"))
     assert content["ssnas_cell_cifar10_cell.svg"].decode() == pictures["ssnas_cell_cifar10_cell.svg"]
 

@@ -44,7 +44,7 @@ def test_a_callers_own_folders_are_never_run(tmp_path):
         (tmp_path / name / "recipe.py").write_text("raise SystemExit('the wrong code ran')")
     code = "import sys\nfrom zoo.cli import main\nsys.exit(main(['train', '--list']))"
     done = python(code, cwd=tmp_path, path=os.pathsep.join([str(tmp_path), str(ROOT)]))
-    assert done.returncode == 0 and "simclr_resnet18_cifar10" in done.stdout, done.stderr
+    assert done.returncode == 0 and "simclr_airbench95_cifar10" in done.stdout, done.stderr
 
 
 def test_the_modules_are_the_same_commands(capsys):

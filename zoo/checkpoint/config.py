@@ -155,7 +155,7 @@ def check_name(name: str) -> str:
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
         raise ValueError(
             f"checkpoint name {name!r} must be lower-case letters, digits and underscores, "
-            "as in 'simclr_resnet18_cifar10'"
+            "as in 'simclr_airbench95_cifar10'"
         )
     return name
 

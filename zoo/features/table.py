@@ -71,7 +71,7 @@ class FeatureTable:
         return len(self.features)
 
     def __repr__(self) -> str:
-        """`<FeatureTable 10,000 x 512 of cifar10/test by simclr_resnet18_cifar10, 10 classes, bf16>`."""
+        """`<FeatureTable 10,000 x 512 of cifar10/test by simclr_airbench95_cifar10, 10 classes, bf16>`."""
         classes = f"{len(self.class_names)} classes" if self.labels is not None else "no labels"
         rows, columns = self.features.shape
         source = f" of {self.dataset}/{self.split} by {self.encoder}" if self.dataset else ""
