@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+import zoo
 from evaluation import demo
 from tests.data_fixtures import make_folder
 from tests.zoo.checkpoints import results_for, write_small
@@ -56,6 +57,20 @@ def test_extract_writes_features_labels_and_names(zoo_command, tmp_path):
         assert len(found["keys"]) == 10
 
 
+def test_extract_writes_the_layers_that_are_asked_for(zoo_command, tmp_path):
+    images = make_folder(tmp_path / "images", splits=("train",))
+    where = ["simclr_small_toys", str(images), "--split", "train"]
+    status, out, err = zoo_command(
+        "extract", *where, "--layers", "layer3,layer4", "--pool", "max", "--out", str(tmp_path / "f.npz")
+    )
+    assert status == 0, err
+    table = zoo.extract(
+        "simclr_small_toys", zoo.open_dataset(str(images), "train"), layers=["layer3", "layer4"], pool="max"
+    )
+    with np.load(tmp_path / "f.npz") as found:
+        np.testing.assert_array_equal(found["features"], table.features)
+
+
 def test_publish_measures_and_writes_the_card(zoo_command, root, tmp_path):
     status, _, err = zoo_command(
         "publish", str(root / "simclr_small_toys"), "--name", "simclr_small_digits", "--data", DIGITS, "--limit", "60",
@@ -87,6 +102,11 @@ def test_the_demo_needs_no_download_and_writes_what_it_says(root, tmp_path, monk
         (["show", "simclr_smal_toys"], "did you mean 'simclr_small_toys'"),
         (["list", "byol*"], "no checkpoint matches"),
         (["extract", "simclr_small_toys", "nowhere", "--out", "f.npz"], "no dataset 'nowhere'"),
+        (
+            ["extract", "simclr_small_toys", DIGITS, "--split", "test", "--layers", "x", "--out", "f.npz"],
+            "no layer 'x'",
+        ),
+        (["extract", "simclr_small_toys", DIGITS, "--split", "test", "--pool", "sum", "--out", "f.npz"], "'mean+cls'"),
         (["extract", "simclr_small_toys", DIGITS, "--split", "tran", "--out", "f.npz"], "no split 'tran'"),
         (["extract", "simclr_small_toys", DIGITS, "--split", "test", "--device", "cuda:9", "--out", "f.npz"], "CUDA"),
         (["publish", "nowhere", "--name", "simclr_a_b"], "nowhere"),

@@ -56,6 +56,15 @@ def extract(
     device: DeviceOption = None,
     precision: PrecisionOption = "auto",
     workers: WorkersOption = None,
+    layers: Annotated[
+        str | None,
+        typer.Option(
+            help="names of the encoder's layers, separated by commas; a wrong one is answered with those there are"
+        ),
+    ] = None,
+    pool: Annotated[
+        str | None, typer.Option(help="how a layer becomes columns: mean, max, cls, mean+cls or none")
+    ] = None,
     quiet: QuietOption = False,
 ) -> None:
     """Write features, labels and file names of a dataset.
@@ -86,6 +95,8 @@ def extract(
             device=device,
             precision=precision,
             workers=workers,
+            layers=None if layers is None else [name.strip() for name in layers.split(",") if name.strip()],
+            pool=pool,
             progress=lambda done, total: progress(f"extracting {dataset.name}", done, total),
         )
     rows, length = table.features.shape
