@@ -60,7 +60,7 @@ def test_extract_writes_features_labels_and_names(zoo_command, tmp_path):
 def test_extract_writes_the_layers_that_are_asked_for(zoo_command, tmp_path):
     images = make_folder(tmp_path / "images", splits=("train",))
     where = ["simclr_small_toys", str(images), "--split", "train"]
-    status, out, err = zoo_command(
+    status, _, err = zoo_command(
         "extract", *where, "--layers", "layer3,layer4", "--pool", "max", "--out", str(tmp_path / "f.npz")
     )
     assert status == 0, err
