@@ -67,11 +67,10 @@ def nt_xent_logits(
         anchors = F.normalize(at_least_float32(torch.cat([z_a, z_b])), dim=1)
         candidates = F.normalize(at_least_float32(torch.cat([all_a, all_b])), dim=1)
         logits = anchors @ candidates.T / temperature
-    rows = torch.arange(2 * n, device=logits.device)
     own_image = offset + torch.arange(n, device=logits.device)
     itself = torch.cat([own_image, own_image + total])
     other_view = torch.cat([own_image + total, own_image])
-    logits[rows, itself] = -torch.inf
+    logits.scatter_(1, itself[:, None], -torch.inf)  # an index would send the value to the device, and wait
     return logits, other_view
 
 

@@ -93,14 +93,17 @@ def train(
         how = _How(place, export, quiet, command_line(*words))
         if pipeline is None:
             return _train(read, folder, minutes, fresh, how)
-        result = run_pipeline(
-            pipeline,
-            folder,
-            lambda part, where, left, anew: _train(part, where, left, anew, how),
-            minutes=minutes,
-            fresh=fresh,
-            command=how.command,
-        )
+        # An export only reads, and each stage holds its own folder too.
+        lock = RunFolder(folder).locked() if distributed.is_main() and not export else contextlib.nullcontext()
+        with lock:
+            result = run_pipeline(
+                pipeline,
+                folder,
+                lambda part, where, left, anew: _train(part, where, left, anew, how),
+                minutes=minutes,
+                fresh=fresh,
+                command=how.command,
+            )
         return Trained(folder, result is not None, result)
 
 

@@ -63,7 +63,7 @@ class RunFolder:
     def clear(self) -> None:
         """Delete all but the lock, which the caller holds."""
         for child in self.path.iterdir():
-            if child.name == LOCK:
+            if child.name.startswith(LOCK):
                 continue
             if child.is_dir() and not child.is_symlink():
                 shutil.rmtree(child)
@@ -86,7 +86,7 @@ class RunFolder:
                     f"{self.path} holds a run with other settings ({'; '.join(differences[:4])}); "
                     "give --out another folder, or --fresh to start over"
                 )
-        elif self.path.exists() and any(child.name != LOCK for child in self.path.iterdir()):
+        elif self.path.exists() and not all(child.name.startswith(LOCK) for child in self.path.iterdir()):
             raise TrainingError(f"{self.path} is not empty and holds no run; give --out another folder")
 
     def prepare(self, recipe: Recipe, command: str) -> None:

@@ -1,6 +1,7 @@
 """An exponential mean of the encoder's weights over the steps, which the run can end in instead of the last ones.
 
-Averaging is torch's (`torch.optim.swa_utils.AveragedModel`); how much each step counts is decided here.
+Copy and state are those of torch's `torch.optim.swa_utils.AveragedModel`; the step is taken here, as torch's sends its
+count to the device and waits for it.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class WeightMean:
 
     def __init__(self, encoder: Encoder, config: WeightMeanConfig) -> None:
         self.config = config
-        self._average = AveragedModel(encoder, multi_avg_fn=self._move, use_buffers=True)
+        self._average = AveragedModel(encoder, use_buffers=True)
         self._average.requires_grad_(False)
 
     @property
@@ -49,7 +50,19 @@ class WeightMean:
 
     def update(self, encoder: nn.Module) -> None:
         """Take the weights after a step into the mean; the first call copies them."""
-        self._average.update_parameters(encoder)
+        groups: dict[bool, tuple[list[Tensor], list[Tensor]]] = {}
+        for mean, current in zip(_tensors(self.encoder), _tensors(encoder), strict=True):
+            own, new = groups.setdefault(mean.is_floating_point(), ([], []))
+            own.append(mean)
+            new.append(current)
+        decay = self.decay()
+        with torch.no_grad():
+            for moves, (own, new) in groups.items():
+                if moves and decay > 0:
+                    torch._foreach_lerp_(own, new, 1 - decay)
+                else:
+                    torch._foreach_copy_(own, new)
+        self._average.n_averaged += 1
 
     def decay(self) -> float:
         """d of the next update."""
@@ -65,9 +78,6 @@ class WeightMean:
         """Go on from `state_dict()`. Raises RuntimeError if it is of another network."""
         self._average.load_state_dict(state, strict=True)
 
-    @torch.no_grad()
-    def _move(self, mean: list[Tensor], current: list[Tensor], count: Any) -> None:
-        if mean[0].is_floating_point():
-            torch._foreach_lerp_(mean, current, 1 - self.decay())
-        else:
-            torch._foreach_copy_(mean, current)
+
+def _tensors(module: nn.Module) -> list[Tensor]:
+    return [tensor.detach() for tensor in (*module.parameters(), *module.buffers())]

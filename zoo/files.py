@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import errno
 import os
+import platform
 import re
 import secrets
 import shutil
@@ -210,22 +211,38 @@ def locked(path: Path, kind: type[ZooError] = DataError, busy: str = "") -> Iter
 
 @contextmanager
 def hold(lock_file: Path, kind: type[ZooError] = DataError, busy: str = "") -> Iterator[None]:
-    """`locked` with the lock file itself, which stays: removing it would let two processes hold two locks."""
+    """`locked` with the lock file itself, which stays: removing it would let two processes hold two locks.
+
+    Where nobody waits (`busy`), a second file says who holds it, as a waiting lock may empty the first one.
+    """
     from filelock import FileLock
 
+    holder = lock_file.with_name(lock_file.name + ".by")
     try:
         lock_file.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(lock_file, timeout=0 if busy else -1)
         lock.acquire()
     except TimeoutError:
-        raise kind(busy) from None
+        raise kind(busy + _held_by(holder)) from None
     except OSError as error:
         fix = "set ZOO_CACHE to another folder" if kind is DataError else "check the path and its permissions"
         raise kind(f"cannot write to {lock_file.parent}: {error.strerror or error}; {fix}") from None
     try:
+        if busy:
+            with suppress(OSError):  # only a help for others
+                holder.write_text(f"process {os.getpid()} on {platform.node() or 'this machine'}", encoding="utf-8")
         yield
     finally:
+        holder.unlink(missing_ok=True)
         lock.release()
+
+
+def _held_by(holder: Path) -> str:
+    try:
+        found = holder.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""
+    return f" (it is {found[:100]})" if found else ""
 
 
 def is_held(lock_file: Path) -> bool:

@@ -89,9 +89,8 @@ def test_other_view_sizes_are_trained_where_the_network_allows(tmp_path, source)
 
 
 def test_a_catalogue_name_and_a_plan(tmp_path):
-    recipe = parse_recipe(
-        {**tiny().dump(), "encoder": {"init": "simclr_airbench95_cifar10"}, "epochs": 1, "batch_size": 8}, "test"
-    )
+    raw = {**tiny().dump(), "encoder": {"init": "simclr_airbench95_cifar10"}, "epochs": 1, "batch_size": 8}
+    recipe = parse_recipe({key: value for key, value in raw.items() if key != "input"}, "test")
     resolved = resolve_init(recipe)
     config = zoo.checkpoint.catalog.config("simclr_airbench95_cifar10")
     assert resolved.encoder["init_sha256"] == config.weights.sha256
@@ -242,7 +241,7 @@ def test_a_size_that_the_network_does_not_take_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("address", "error", "message"),
     [
-        ("simclr_resnet18_cifar", UnknownNameError, "simclr_resnet18_cifar10"),
+        ("simclr_airbench95_cifar", UnknownNameError, "simclr_airbench95_cifar10"),
         ("runs/mine", UnknownNameError, "local-dir:runs/mine"),
         ("local-dir:no/such/folder", ConfigError, "no checkpoint folder"),
     ],
@@ -323,7 +322,8 @@ def test_a_second_training_in_a_folder_is_refused_until_the_first_one_dies(tmp_p
     command = [str(recipe), "--out", str(trained), "--device", "cpu"]
     for options in ([], ["--fresh"]):
         assert main([*command, *options]) == 1
-        assert "another process is training in" in capsys.readouterr().err
+        said = capsys.readouterr().err
+        assert "another process is training in" in said and f"(it is process {other_process.pid} on " in said
     assert {path: path.stat().st_mtime_ns for path in trained.rglob("*") if path.is_file()} == before
     assert is_training(trained)
     other_process.kill()

@@ -11,6 +11,7 @@ import yaml
 import zoo
 from training.__main__ import main
 from training.recipe import available_pipelines, pipeline_file, read_recipe
+from training.run_folder import RunFolder
 from training.search.pipeline import read_pipeline
 from zoo.checkpoint.config import read_config
 from zoo.errors import ConfigError
@@ -80,6 +81,13 @@ def test_stages_alone_and_a_stop_within_one(recipe, tmp_path, capsys):
     assert main([*command, "stage=publish"]) == 1 and "run stage=pretrain first" in capsys.readouterr().err
     assert main([*command, "--minutes", "0"]) == 1 and not (run / "published").exists()
     assert main(command) == 0 and (run / "published" / "ssnas_cell_toys" / "config.json").exists()
+
+
+def test_a_pipeline_that_another_process_runs_is_refused(recipe, tmp_path, capsys):
+    with RunFolder(tmp_path / "run").locked():
+        assert main([str(recipe), "--out", str(tmp_path / "run"), "--device", "cpu"]) == 1
+    assert "another process is training in" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
 
 
 def test_overrides_name_their_stage(recipe):

@@ -81,7 +81,10 @@ def test_a_lock_says_who_waits(tmp_path):
             pass
     assert not files.is_held(tmp_path / "a.lock")
     with files.locked(tmp_path / "a", busy="somebody writes"):
-        pass
+        said = rf"^somebody writes \(it is process {os.getpid()} on "
+        with pytest.raises(DataError, match=said), files.locked(tmp_path / "a", busy="somebody writes"):
+            pass
+    assert names(tmp_path) == ["a.lock"]
 
 
 def test_a_cache_that_cannot_be_written_costs_nothing_else(tmp_path):
