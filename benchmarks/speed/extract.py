@@ -88,10 +88,11 @@ def seconds(work: Callable[[], object]) -> tuple[float, float]:
     return time.perf_counter() - start, time.process_time() - cpu
 
 
-def network(model: str, stem: str, size: int, device: torch.device, model_args: dict | None = None) -> Encoder:
-    """A random encoder, ready to extract."""
-    arguments = {"model": model, "stem": stem, "model_args": model_args or {}}
-    encoder = build(Architecture(family="timm", arguments=arguments), ImageInput(size=(size, size)))
+def network(encoder: dict, size: int, device: torch.device) -> Encoder:
+    """A random encoder, as a recipe's group `encoder` describes it, ready to extract."""
+    arguments = {"family": "timm", **encoder}
+    architecture = Architecture(family=arguments.pop("family"), arguments=arguments)
+    encoder = build(architecture, ImageInput(size=(size, size)))
     encoder = encoder.eval().to(device, memory_format=torch.channels_last)
     encoder.strict_input = False
     return encoder
@@ -129,7 +130,7 @@ def rates(
 def throughput(args: argparse.Namespace) -> None:
     device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     precision = resolve_precision(args.precision, device)
-    encoder = network(args.model, args.stem, args.size, device)
+    encoder = network({"model": args.model, "stem": args.stem}, args.size, device)
     found = rates(encoder, args.samples, args.batch_size, device, precision, args.repeats)
     print(
         f"{args.model} ({args.stem} stem), {args.samples} images of {args.size} px, batch {args.batch_size}, "

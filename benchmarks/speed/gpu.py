@@ -1,15 +1,14 @@
 """What an accelerator gives us, in one call: is it right, what could it do, what do we get of it, what does lightly.
 
-    python -m benchmarks.speed.gpu                        # one GPU; not yet run on one
+    python -m benchmarks.speed.gpu                        # one GPU; on one its checks and ceilings have run, see LOG.md
     python -m benchmarks.speed.gpu --device cpu --tiny    # the same code in seconds; its numbers mean nothing
 
 Checks come first (bf16 against fp32, compiled against eager, augmentation against the CPU's, host synchronisations),
-then ceilings (copies, bf16 matrix product), then views per second and peak memory of SimCLR with ResNet-18 at 32 px and
-ResNet-50 at 224 px: the model only, on one synthetic batch that lies on the device; our whole step, which is the
-training loop itself from the pixel cache to the logged loss; and lightly's pipeline with the same network, batch and
-optimiser, in its own float32 and in bf16 (`pip install 'lightly>=1.5'`; skipped if absent). Last, feature extraction
-and loading. Writes benchmarks/results/gpu.json and gpu.md: all
-numbers, and the ratios against their targets.
+then ceilings (copies, bf16 matrix product), then views per second and peak memory of SimCLR with ResNet-18 and
+airbench94 at 32 px and ResNet-50 at 224 px: the model only, on one synthetic batch that lies on the device; our whole
+step, which is the training loop itself from the pixel cache to the logged loss; and lightly's pipeline with the same
+network, batch and optimiser, in its own float32 and in bf16 (`pip install 'lightly>=1.5'`; skipped if absent). Last,
+feature extraction and loading. Writes benchmarks/results/gpu.json and gpu.md: all numbers, and the ratios against their targets.
 """
 
 from __future__ import annotations
@@ -46,6 +45,7 @@ CASES = {
 _NARROW = {"channels": [8, 8, 16, 16]}
 TINY = {
     "tiny ResNet, 16 px": Case("resnet10t", "cifar", 16, 16, 16, 64, _NARROW),
+    "airbench94, 16 px": Case("airbench94", "", 16, 16, 16, 64),
     "tiny ResNet, 72 px": Case("resnet10t", "imagenet", 72, 82, 8, 32, _NARROW | {"stem_width": 8}),
 }
 ROUNDS = 3
@@ -162,7 +162,7 @@ def sides(case: Case, device: torch.device, options: argparse.Namespace) -> dict
 
 def extraction(case: Case, device: torch.device, options: argparse.Namespace) -> dict[str, float]:
     """Images per second of the bare forward pass and of extraction."""
-    encoder = extract.network(case.model, case.stem, case.size, device, case.model_args)
+    encoder = extract.network(case.encoder, case.size, device)
     samples = 64 if options.tiny else 16_384 if case.size <= 64 else 4_096
     precision = resolve_precision("auto", device)
     found = extract.rates(encoder, samples, 32 if options.tiny else 256, device, precision, 1 if options.tiny else 3)
@@ -199,12 +199,10 @@ def gather(cases: dict[str, Case], device: torch.device, options: argparse.Names
     found["ceilings"] = ceilings(device, options.tiny)
     keep("ceilings")
     for name, case in cases.items():
-        found["cases"][name] = {
-            "batch": case.batch,
-            "rows": sides(case, device, options),
-            "augmentation_views_per_s": augmentation_rates(case, device, options.backend),
-            "extraction_images_per_s": extraction(case, device, options),
-        }
+        measured = found["cases"][name] = {"batch": case.batch, "rows": sides(case, device, options)}
+        keep(f"{name}, steps")
+        measured["augmentation_views_per_s"] = augmentation_rates(case, device, options.backend)
+        measured["extraction_images_per_s"] = extraction(case, device, options)
         keep(name)
     found["load"] = loading(options.tiny)
     keep("load")
