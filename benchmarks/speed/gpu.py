@@ -8,7 +8,8 @@ then ceilings (copies, bf16 matrix product), then views per second and peak memo
 airbench94 at 32 px and ResNet-50 at 224 px: the model only, on one synthetic batch that lies on the device; our whole
 step, which is the training loop itself from the pixel cache to the logged loss; and lightly's pipeline with the same
 network, batch and optimiser, in its own float32 and in bf16 (`pip install 'lightly>=1.5'`; skipped if absent). Last,
-feature extraction and loading. Writes benchmarks/results/gpu.json and gpu.md: all numbers, and the ratios against their targets.
+feature extraction and loading. Writes benchmarks/results/gpu.json and gpu.md: all numbers, and the ratios against their
+targets.
 """
 
 from __future__ import annotations
