@@ -5,11 +5,18 @@
 Every name that is no entry point starts with an underscore.
 """
 
+import sys as _sys
 from pathlib import Path as _Path
 
 dependencies = ["torch", "timm", "huggingface_hub", "safetensors", "pydantic", "PIL", "numpy"]
 
 import zoo as _zoo  # noqa: E402
+
+# torch.hub takes this folder off the path again; a worker that Python spawns, as a DataLoader's may be, inherits the
+# path and has to find the package there. Last, so that it hides nothing of anybody's.
+_root = str(_Path(__file__).resolve().parent)
+if _sys.path[-1:] != [_root]:
+    _sys.path.append(_root)
 
 _here, _there = _Path(__file__).resolve().parent / "zoo", getattr(_zoo, "__file__", None)
 if _there is None or _Path(_there).resolve().parent != _here:

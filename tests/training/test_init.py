@@ -16,6 +16,7 @@ import zoo
 from tests.training.distributed_cases import spawn
 from tests.training.test_loop import CPU, in_parts, same_state, tiny
 from tests.zoo.checkpoints import write_small
+from training import distributed
 from training.__main__ import main
 from training.export import export_encoder
 from training.init import initial_weights, resolve_init
@@ -45,7 +46,9 @@ def starting(address: str, *, encoder=None, **changes):
 def trainer_from(path, recipe) -> Trainer:
     folder = RunFolder(path)
     recipe = resolve_init(recipe, folder)
-    folder.prepare(recipe, "test")
+    if distributed.is_main():
+        folder.prepare(recipe, "test")
+    distributed.barrier()
     return Trainer(recipe, folder, CPU)
 
 

@@ -70,7 +70,7 @@ def test_list_help_load_in_a_fresh_process(root, tmp_path):
             print(sorted(torch.hub.list("org/encoder-zoo", trust_repo=True)))
             print(torch.hub.help("org/encoder-zoo", "simclr_small_toys", trust_repo=True))
         encoder = torch.hub.load(REPO, "simclr_small_toys", source="local")
-        assert REPO not in sys.path
+        assert sys.path.index(REPO) == len(sys.path) - 1, "it would hide the caller's packages"
         from PIL import Image
         x = encoder.transform()(Image.new("RGB", (40, 30)))[None]
         print(tuple(encoder(x).shape), encoder.training, encoder.config.name)
@@ -98,6 +98,28 @@ def test_list_help_load_in_a_fresh_process(root, tmp_path):
     ):
         assert fact in done.stdout, fact
     assert lines[-3:] == ["(1, 16) False simclr_small_toys", "None", "(3, 16)"]
+
+
+def test_a_spawned_worker_finds_what_the_hub_loaded(root, tmp_path):
+    """As the workers of a DataLoader are where fork is not the default; without site, so that nothing is installed."""
+    packages = [path for path in sys.path if "-packages" in path]
+    script = f"""
+        import multiprocessing, sys
+        from concurrent.futures import ProcessPoolExecutor  # a broken worker is an error here, not a wait for ever
+        if __name__ == "__main__":
+            sys.path = [path for path in sys.path if path != {str(REPO)!r}] + {packages!r}
+            import torch
+            encoder = torch.hub.load({str(REPO)!r}, "simclr_small_toys", source="local")
+            with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+                print(pool.submit(repr, encoder.transform()).result())
+    """
+    (tmp_path / "script.py").write_text(textwrap.dedent(script))
+    environment = {**os.environ, "ZOO_CHECKPOINTS": str(root), "HF_HUB_OFFLINE": "1"}
+    environment.pop("PYTHONPATH", None)
+    done = subprocess.run(
+        [sys.executable, "-S", "script.py"], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout.startswith("ImageTransform("), done.stderr
 
 
 def test_a_foreign_zoo_is_named(root, tmp_path):

@@ -119,7 +119,8 @@ class Distill(Method):
         """`{"loss", "cosine"}` of this rank's views; `cosine` is the mean one between student and teacher."""
         config, x, teacher = self.config, views["views"], self._teacher[0]
         seen = [views["targets"]] if "targets" in views else [teacher.of_student(v, self.encoder.input) for v in x]
-        targets = at_least_float32(torch.stack(seen))  # (1 or V, N, D)
+        # Each on its own: under autocast to bfloat16, torch.stack refuses float16, in which the answers are kept.
+        targets = torch.stack([at_least_float32(each) for each in seen])  # (1 or V, N, D)
         if config.centre:
             targets = targets - distributed.gather_no_grad(targets.mean(0)).mean(0)
         targets = F.normalize(targets, dim=2).expand(len(x), -1, -1)

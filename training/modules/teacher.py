@@ -84,7 +84,7 @@ class Teacher:
             with replacing(path, TrainingError) as temporary, temporary.open("wb") as file:
                 np.save(file, made)
         try:
-            found = np.load(path, mmap_mode="r")
+            found = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError) as error:
             raise TrainingError(f"{path} cannot be read ({error}); delete it, and it is made anew") from None
         if found.shape != shape or found.dtype != np.float16:
