@@ -166,7 +166,8 @@ def _train(recipe: Recipe, path: Path, minutes: float | None, fresh: bool, how: 
                 held.enter_context(folder.locked())
             if fresh:
                 folder.clear()
-            folder.prepare(recipe, how.command)
+            new = folder.prepare(recipe, how.command)
+            held.callback(lambda: new and folder.forget())
         distributed.barrier()
         return _run(recipe, folder, minutes, how)
 

@@ -34,6 +34,8 @@ FREE_KEYS = (
 )
 #: Held while a process trains in the folder; the system lets go of it when the process dies, so the file may stay.
 LOCK = ".lock"
+#: What a run writes before it looks at the data.
+PREPARED = {"recipe.yaml", "environment.json"}
 
 
 class RunFolder:
@@ -89,12 +91,20 @@ class RunFolder:
         elif self.path.exists() and not all(child.name.startswith(LOCK) for child in self.path.iterdir()):
             raise TrainingError(f"{self.path} is not empty and holds no run; give --out another folder")
 
-    def prepare(self, recipe: Recipe, command: str) -> None:
-        """Make the folder, or check that it belongs to this recipe. Raises as `check`."""
+    def prepare(self, recipe: Recipe, command: str) -> bool:
+        """Make the folder, or check that it belongs to this recipe; whether it is new. Raises as `check`."""
         self.check(recipe)
+        new = not (self.path / "recipe.yaml").exists()
         self.path.mkdir(parents=True, exist_ok=True)
         write_text(self.path / "recipe.yaml", yaml.safe_dump(recipe.dump(), sort_keys=False))
         write_text(self.path / "environment.json", json.dumps(environment(command), indent=1) + "\n")
+        return new
+
+    def forget(self) -> None:
+        """Delete what `prepare` wrote if nothing came of it, so that a mended command finds no other run's recipe."""
+        if {child.name for child in self.path.iterdir() if not child.name.startswith(LOCK)} <= PREPARED:
+            for name in PREPARED:
+                (self.path / name).unlink(missing_ok=True)
 
     def truncate_metrics(self, step: int) -> None:
         """Drop records after `step`: the steps of a killed run that are about to be repeated."""

@@ -265,3 +265,14 @@ def test_a_network_too_deep_for_its_views_is_not_trained_in_bf16_on_the_cpu(tmp_
     for number, fix in enumerate(({"precision": "fp32"}, {"encoder": stem}, {"input": {"size": [32, 32]}})):
         method = trainer_for(tmp_path / str(number), tiny(**{**small, **fix})).method
         assert method.encoder.training and method.encoder.strict_input
+
+
+def test_a_run_that_cannot_start_leaves_nothing_that_hinders_the_next(tmp_path, capsys):
+    """The mended command has other settings; it must not be told that the folder holds another run."""
+    arguments = ["smoke", "--device", "cpu", "--out", str(tmp_path / "run"), "epochs=1", "monitor=null"]
+    assert main([*arguments, "data.limit=100"]) == 2
+    assert "fewer than batch_size" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
+    assert main([*arguments, "data.limit=200", "epochs=9", "--minutes", "1e-6"]) == 1
+    assert main([*arguments, "data.limit=100"]) == 1
+    assert "holds a run with other settings" in capsys.readouterr().err

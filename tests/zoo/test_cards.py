@@ -119,7 +119,7 @@ def test_a_claim_comes_with_the_strongest_thing_against_it():
 
 
 def test_the_card_of_clsa_says_that_naive_strong_views_do_as_well():
-    results = catalog.results("clsa_resnet18_cifar10")
+    results = catalog.results("clsa_airbench94_cifar10")
     (said,) = claim_summaries(results.claims)
     assert "CLSA minus MoCo v2 +1.3 points [+0.6, +2.1] over 6 seeds" in said
     assert "strongest against it: CLSA minus strong views in the contrastive loss" in said

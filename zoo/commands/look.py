@@ -55,11 +55,14 @@ def list_command(
     from rich.table import Table
     from rich.text import Text
 
-    from zoo.checkpoint.catalog import config, list_models
+    from zoo.checkpoint.catalog import config, list_models, roots
     from zoo.console import output
 
     names = list_models(pattern, modality=modality, method=method)
     if not names:
+        if not list_models():
+            where = ", ".join(map(str, roots()))
+            raise ZooError(f"no checkpoint is in {where}; unset ZOO_CHECKPOINTS to see those of the zoo")
         raise ZooError(f"no checkpoint matches {pattern!r}; `zoo list` shows all")
     table = Table(box=None, pad_edge=False)
     for heading in ("name", "method", "trained on", "epochs", "features", "parameters"):

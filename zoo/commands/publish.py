@@ -41,8 +41,16 @@ def publish(
     claim: Annotated[
         list[Path] | None, typer.Option(help="claim.json of a benchmark, for the card; may be repeated")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="folder of checkpoints (default: zoo/checkpoints)")] = None,
-    cards: Annotated[Path | None, typer.Option(help="folder of model cards (default: model_cards)")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="folder of checkpoints (default: $ZOO_CHECKPOINTS, zoo/checkpoints of a checkout, checkpoints)"
+        ),
+    ] = None,
+    cards: Annotated[
+        Path | None,
+        typer.Option(help="folder of model cards (default: model_cards of a checkout, else beside the checkpoint)"),
+    ] = None,
     mirror: Annotated[list[str] | None, typer.Option(help="an address with the same weights; may be repeated")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace a published checkpoint of that name")] = False,
     push: Annotated[str | None, typer.Option(help="org/name: upload to the Hugging Face Hub as well")] = None,

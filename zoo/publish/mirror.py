@@ -8,7 +8,7 @@ from pathlib import Path
 from zoo.checkpoint import catalog
 from zoo.checkpoint.config import CheckpointConfig
 from zoo.checkpoint.writing import check_replaceable
-from zoo.errors import CheckpointError
+from zoo.errors import CheckpointError, UnknownNameError
 from zoo.files import replacing_folder, write_text
 from zoo.publish.contents import checkpoint_files
 
@@ -29,11 +29,13 @@ def write_mirror(out: str | Path, names: list[str] | None = None) -> list[str]:
         The names that were written.
 
     Raises:
-        UnknownNameError: no such checkpoint.
+        UnknownNameError: no such checkpoint, or none at all.
         CheckpointError, ConfigError: one does not hold what it promises, or the disk is full.
     """
     out = Path(out)
     chosen = list(catalog.folders()) if names is None else names
+    if not chosen:
+        raise UnknownNameError(f"there is no checkpoint to write in {', '.join(map(str, catalog.roots()))}")
     folders = [catalog.find(name) for name in chosen]
     listed = _listed(out)
     for name, source in zip(chosen, folders, strict=True):

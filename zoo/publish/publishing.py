@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from zoo.checkpoint import catalog
 from zoo.checkpoint.catalog import EMBEDDED
 from zoo.checkpoint.config import CheckpointConfig, check_name
 from zoo.checkpoint.loading import load_source
@@ -35,9 +36,11 @@ def publish(
     Args:
         run_folder: a run of `python -m training`, which holds `encoder/`; or a checkpoint folder itself.
         name: `method_architecture_dataset`, lower case.
-        out: folder of checkpoints; None for `zoo/checkpoints` of a source checkout.
+        out: folder of checkpoints; None for the first one of `ZOO_CHECKPOINTS`, else `zoo/checkpoints` of a source
+            checkout, else `checkpoints` in the working directory.
         results: measurements of these weights; None takes the `results.json` of the run, if there is one.
-        cards_dir: folder of model cards; None for `model_cards/` of a checkout, else `out`.
+        cards_dir: folder of model cards; None for `model_cards/` if the checkpoint goes into a checkout, else beside
+            the checkpoint.
         mirrors: addresses (`https://host/.../NAME`, `hf-hub:org/name@COMMIT`) that hold the same weights, tried
             in this order where the weights file is not in the folder; None keeps those of the run.
         claims: comparisons of the method that the card shows; None keeps those of the run's `results.json`.
@@ -95,10 +98,11 @@ def _encoder_folder(run: Path) -> FolderSource:
 
 def _destinations(out: str | Path | None, cards_dir: str | Path | None) -> tuple[Path, Path]:
     checkout = EMBEDDED.parent.parent
-    if out is None and not (checkout / "pyproject.toml").is_file():
-        raise CheckpointError("this zoo is installed, not a checkout; say where to publish with out=FOLDER")
-    cards = Path(cards_dir) if cards_dir is not None else Path(out) if out is not None else checkout / "model_cards"
-    return (Path(out) if out is not None else EMBEDDED), cards
+    found = catalog.roots()[0] if out is None else Path(out)
+    if out is None and found == EMBEDDED and not (checkout / "pyproject.toml").is_file():
+        found = Path("checkpoints")  # an installed package is no place for anybody's work
+    beside = checkout / "model_cards" if found == EMBEDDED else found
+    return found, Path(cards_dir) if cards_dir is not None else beside
 
 
 def _kept_reference(source: FolderSource, config: CheckpointConfig) -> Reference | None:
