@@ -115,3 +115,9 @@ def test_every_option_that_a_message_names_exists():
     known |= {"--help", "--version", "--"} | OTHERS
     for where, text in MESSAGES:
         assert set(OPTION.findall(text)) <= known, f"{where}: {sorted(set(OPTION.findall(text)) - known)}"
+
+
+@pytest.mark.parametrize("command", ["demo", "extract", "probe", "look", "index", "search", "publish", "verify"])
+def test_whatever_computes_features_takes_the_same_options(command):
+    known = {option for parameter in get_command(app).commands[command].params for option in parameter.opts}
+    assert known >= {"--device", "--batch-size", "--workers", "--quiet"}

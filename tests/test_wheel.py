@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import site
 import subprocess
 import sys
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import pytest
+
+from tests.journeys import JOURNEYS
 
 ROOT = Path(__file__).resolve().parents[1]
 LEFT_OUT = shutil.ignore_patterns(".git", ".venv", "runs", "reports", "build", "dist", "*.egg-info", "__pycache__")
@@ -50,10 +54,31 @@ def zoo_script(wheel, tmp_path_factory):
 
 
 def run(script: Path, *arguments: str, cwd: Path) -> str:
-    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "ZOO_CHECKPOINTS")}
-    done = subprocess.run([script, *arguments], cwd=cwd, env=environment, capture_output=True, text=True)
+    done = subprocess.run([script, *arguments], cwd=cwd, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "ZOO_CHECKPOINTS")}
+
+
+def typed(script: Path, words: list[str], folder: Path) -> tuple[int, str]:
+    """A command of a journey in a process of its own."""
+    program = script.with_name(words[0])
+    done = subprocess.run(
+        [program, *words[1:]],
+        cwd=folder,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    return done.returncode, done.stdout
+
+
+def test_it_is_light(wheel):
+    assert wheel.stat().st_size <= 30e6
 
 
 def test_it_holds_what_belongs_to_it(wheel):
@@ -76,3 +101,16 @@ def test_it_lists_and_probes_outside_the_checkout(zoo_script, tmp_path):
 def test_it_trains_outside_the_checkout(zoo_script, tmp_path):
     run(zoo_script, "train", "smoke", "epochs=1", "data.limit=200", "monitor=null", "--device", "cpu", cwd=tmp_path)
     assert (tmp_path / "runs" / "simclr_resnet10t_digits" / "encoder" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("journey", JOURNEYS, ids=lambda journey: journey.__name__)
+def test_what_is_advised_on_the_way_works(zoo_script, journey, tmp_path):
+    journey(partial(typed, zoo_script), tmp_path)
+
+
+def test_the_demo_and_the_cells_of_the_tour_run_outside_the_checkout(zoo_script, tmp_path):
+    assert "kNN" in run(zoo_script, "demo", "--no-adapt", cwd=tmp_path)
+    cells = json.loads((ROOT / "docs" / "tour.ipynb").read_text(encoding="utf-8"))["cells"]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    (tmp_path / "tour.py").write_text("\n".join(code), encoding="utf-8")
+    run(zoo_script.with_name("python"), "tour.py", cwd=tmp_path)

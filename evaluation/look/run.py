@@ -119,6 +119,9 @@ def look(
     limit: int | None = LIMIT,
     seed: int = 0,
     precision: str = "auto",
+    device: str | None = None,
+    batch_size: int = 256,
+    workers: int | None = None,
     progress: Progress | None = None,
 ) -> Look:
     """Look at pictures through an encoder: how many directions it uses, near-duplicates, outliers, clusters, a map.
@@ -133,7 +136,7 @@ def look(
         count: number of clusters; None picks it from the number of pictures.
         limit: at most this many pictures a split, drawn at random, stratified by label; None takes all.
         seed: the seed of all random choices.
-        precision: of the forward pass, see `zoo.extract`.
+        precision, device, batch_size, workers: of the forward pass, see `zoo.extract`.
         progress: called as `progress(what, done, total)`.
 
     Raises:
@@ -154,7 +157,14 @@ def look(
             f"{parts[0].name} holds one picture; `look` compares pictures with each other, give two or more"
         )
     labels = _labels(parts)
-    features = np.concatenate([_features(encoder, part, precision, progress) for part in parts])
+
+    def features_of(part: Dataset) -> np.ndarray:
+        advance = None if progress is None else lambda done, total: progress(f"features of {part.split}", done, total)
+        return embed(
+            encoder, part, precision=precision, device=device, batch_size=batch_size, workers=workers, progress=advance
+        )
+
+    features = np.concatenate([features_of(part) for part in parts])
     telling = progress or (lambda what, done, total: None)
     telling("near-duplicates", 0, 1)
     shades = np.concatenate([thumbnails_of(part) for part in parts])
@@ -189,7 +199,7 @@ def look(
             made[name] = work()
     if second is not None:
         telling("density and coverage", 0, 1)
-        others = _features(encoder, made["second"], precision, progress)
+        others = features_of(made["second"])
         _try(made, missing, "covering", lambda: covering(features, others))
     if labels is None:
         missing["check"] = "The pictures have no labels (class folders give labels)."
@@ -228,8 +238,3 @@ def _labels(parts: Sequence[Dataset]) -> np.ndarray | None:
     if any(part.class_names != parts[0].class_names for part in parts):
         raise DataError("the splits have different classes; look at each alone")
     return np.concatenate([part.labels for part in parts])
-
-
-def _features(encoder: Encoder, part: Dataset, precision: str, progress: Progress | None) -> np.ndarray:
-    advance = None if progress is None else lambda done, total: progress(f"features of {part.split}", done, total)
-    return embed(encoder, part, precision=precision, progress=advance)

@@ -162,7 +162,7 @@ def test_another_encoder_and_its_vectors_are_refused(pictures, tmp_path):
 
 def test_no_index_a_damaged_one_and_wrong_questions(pictures, tmp_path):
     encoder, data, out = tiny_encoder(), open_dataset(pictures, "train"), tmp_path / "index"
-    with pytest.raises(DataError, match="holds no index; make one with: zoo index"):
+    with pytest.raises(DataError, match="holds no index; make one with `zoo index"):
         search(out, data, encoder=encoder)
     index(encoder, data, out)
     with pytest.raises(InputError, match="at least 1, got 0"):

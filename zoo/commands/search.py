@@ -22,6 +22,7 @@ from zoo.commands.options import (
     SeedOption,
     SkipBadOption,
     TestShareOption,
+    WorkersOption,
 )
 from zoo.errors import DataError
 from zoo.text import printable
@@ -48,7 +49,10 @@ def look(
     test_share: TestShareOption = None,
     skip_bad: SkipBadOption = False,
     seed: SeedOption = 0,
+    batch_size: BatchSizeOption = 256,
+    device: DeviceOption = None,
     precision: PrecisionOption = "auto",
+    workers: WorkersOption = None,
     quiet: QuietOption = False,
     open_: Annotated[bool, typer.Option("--open", help="open the page in a browser")] = False,
 ) -> None:
@@ -79,7 +83,7 @@ def look(
     with stages(quiet) as progress:
         found = run(
             load(encoder), parts, other, out=out, count=clusters, limit=limit, seed=seed, precision=precision,
-            progress=progress,
+            device=device, batch_size=batch_size, workers=workers, progress=progress,
         )  # fmt: skip
     print(printable(summary(found)))
     if table is not None:
@@ -103,6 +107,7 @@ def index(
     batch_size: BatchSizeOption = 256,
     device: DeviceOption = None,
     precision: PrecisionOption = "auto",
+    workers: WorkersOption = None,
     quiet: QuietOption = False,
 ) -> None:
     """Make an index of pictures to search in, or add to one: only new and changed pictures are encoded.
@@ -126,7 +131,7 @@ def index(
     with stages(quiet) as progress:
         done = run(
             encoder, dataset, out, batch_size=batch_size, device=device, precision=precision,
-            progress=lambda now, total: progress(f"encoding {dataset.name}", now, total),
+            workers=workers, progress=lambda now, total: progress(f"encoding {dataset.name}", now, total),
         )  # fmt: skip
     print(
         printable(
@@ -149,13 +154,17 @@ def search(
     approximate: Annotated[
         bool, typer.Option("--approximate", help="faster on many millions of pictures, may miss some; needs faiss")
     ] = False,
+    batch_size: BatchSizeOption = 256,
     device: DeviceOption = None,
+    workers: WorkersOption = None,
+    quiet: QuietOption = False,
 ) -> None:
     """The pictures of an index that are most similar to each given one.
 
     --out takes .html or .png for a sheet of pictures, .json, .csv or .parquet for a table; without it, the hits are
     printed.
     """
+    from zoo.console import stages
     from zoo.data.addresses import open_dataset
     from zoo.data.images import SUFFIXES as PICTURES
     from zoo.features.search import SUFFIXES
@@ -175,7 +184,11 @@ def search(
             pictures[0], split, classes=classes, labels=labels_file, test_share=test_share, skip_bad=skip_bad
         )
     )
-    hits = run(index, asked, k, approximate=approximate, device=device)
+    with stages(quiet) as progress:
+        hits = run(
+            index, asked, k, approximate=approximate, batch_size=batch_size, device=device, workers=workers,
+            progress=lambda now, total: progress("encoding", now, total),
+        )  # fmt: skip
     if out is None:
         for row in hits.rows():
             print(printable(f"{row['similarity']:.4f}  {row['query']}  {row['name']}"))

@@ -124,7 +124,7 @@ class Index:
         folder = Path(folder)
         file = folder / "index.json"
         if not file.is_file():
-            raise DataError(f"{folder} holds no index; make one with: zoo index ENCODER PICTURES --out {folder}")
+            raise DataError(f"{folder} holds no index; make one with `zoo index ENCODER PICTURES --out {folder}`")
         try:
             raw = json.loads(file.read_text(encoding="utf-8"))
             if raw.pop("format") != FORMAT:
@@ -221,6 +221,7 @@ def index(
     batch_size: int = 256,
     device: str | None = None,
     precision: str = "auto",
+    workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Update:
     """Make an index of pictures, or bring one up to date: what is there unchanged is not encoded again.
@@ -232,7 +233,7 @@ def index(
         encoder: an encoder, or what `zoo.load` takes; with the latter a search can load it by itself.
         pictures: as `zoo.extract` takes: a dataset, an address, a sequence of pictures or paths.
         out: the folder of the index, made if missing.
-        batch_size, device, precision: as in `zoo.extract`; an index keeps the precision it was started with.
+        batch_size, device, precision, workers: as in `zoo.extract`; an index keeps the precision it was started with.
         progress: called with samples done and samples in all.
 
     Raises:
@@ -261,7 +262,7 @@ def index(
             subset = data.subset(sorted(fresh))
             table = extract(
                 network, subset, out=file, batch_size=batch_size, device=device, precision=found.precision,
-                progress=progress,
+                workers=workers, progress=progress,
             )  # fmt: skip
             rows = sorted(fresh)
             entries = {

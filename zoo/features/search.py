@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,6 +91,8 @@ def search(
     approximate: bool = False,
     batch_size: int = 256,
     device: str | None = None,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Hits:
     """The `k` entries of an index that are most similar to each picture, by cosine similarity of features.
 
@@ -102,7 +104,8 @@ def search(
         encoder: the index's own; None loads it from the address that the index keeps.
         approximate: search with faiss' inverted lists, which are faster on many millions of entries and may miss some;
             the default is exact.
-        batch_size, device: of the forward pass.
+        batch_size, device, workers: of the forward pass, as in `zoo.extract`.
+        progress: called with pictures done and pictures in all.
 
     Raises:
         InputError: vectors or an encoder that are not the index's; k below 1; no encoder can be loaded.
@@ -124,7 +127,10 @@ def search(
         if isinstance(pictures, (str, os.PathLike)) and Path(pictures).is_file():
             pictures = [pictures]
         data = as_dataset(pictures, found.modality)
-        vectors = embed(network, data, batch_size=batch_size, device=device, precision=found.precision)
+        vectors = embed(
+            network, data, batch_size=batch_size, device=device, precision=found.precision, workers=workers,
+            progress=progress,
+        )  # fmt: skip
         queries = _names(data)[0]
     similarity, numbers, rows = found.nearest(vectors, k, approximate=approximate)
     pairs = [list(zip(*each, strict=True)) for each in zip(numbers.tolist(), rows.tolist(), strict=True)]
