@@ -221,6 +221,7 @@ def probe_beside(
     _check_limit(options)
     train, test = opened(lambda: splits(data, options), line(quiet))
     networks = {address: load(address) for address in encoders}
+    raw_results: dict[str, Any] = {}
     with stages(quiet) as progress:
         found = {
             address: evaluate(
@@ -231,6 +232,7 @@ def probe_beside(
                 keep=True,
                 command=command_text(address, data, options),
                 progress=lambda what, done, total, name=address: progress(f"{name}: {what}", done, total),
+                raw_results=raw_results,
             )
             for address, network in networks.items()
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ from evaluation import floors as floor_features
 from evaluation.frozen import Features, cached_features, groups_of
 from evaluation.measured import Measured, collect, predictions, table_rows
 from evaluation.protocols import PROTOCOLS, protocol
-from evaluation.protocols.base import Progress
+from evaluation.protocols.base import Progress, Protocol
 from zoo.checkpoint.results import DataRecord, Result
 from zoo.data.base import Dataset, Joined
 from zoo.data.labels import class_indices
@@ -65,6 +66,7 @@ def evaluate(
     keep: str | Path | bool = False,
     command: str = "",
     progress: Progress | None = None,
+    raw_results: dict[str, dict[str, Measured]] | None = None,
 ) -> Evaluation:
     """Probe an encoder on one dataset.
 
@@ -83,6 +85,8 @@ def evaluate(
         keep: read features from, and leave them in, a folder (True: $ZOO_CACHE/features), mapped into memory.
         command: what a person types to repeat the numbers; stored with them.
         progress: called as `progress(what, done, total)`.
+        raw_results: a dictionary that evaluations of several encoders share, so that the raw input, which is the same
+            for all that take pictures of one size, is probed once.
 
     Raises:
         DataError: splits that cannot be probed. UnknownNameError: an unknown protocol.
@@ -113,6 +117,10 @@ def evaluate(
     own: tuple[Features, Features] | None = None
     found: dict[str, dict[str, Measured]] = {}
     for subject in ("encoder", "untrained", "raw") if floors else ("encoder",):
+        key = _raw_key(encoder, (train, test, validation), chosen, seed) if subject == "raw" else ""
+        if raw_results is not None and key in raw_results:
+            found[subject] = raw_results[key]
+            continue
         collected = found.setdefault(subject, {})
         for number in range(initialisations if subject == "untrained" else 1):
             network = floor_features.untrained(encoder, seed + number) if subject == "untrained" else encoder
@@ -124,6 +132,8 @@ def evaluate(
                 if progress is not None:
                     progress(f"{each.name} on {subject}", 0, 1)
                 collect(each, parts, held, collected)
+        if raw_results is not None and subject == "raw":
+            raw_results[key] = collected
     assert own is not None
     shared = {
         "modality": train.modality,
@@ -167,6 +177,13 @@ def _features(
     else:
         found = embed(network, dataset, **forward, progress=advance)
     return Features(found, labels, dataset, network, groups_of(dataset))
+
+
+def _raw_key(encoder: Encoder, datasets: Sequence[Dataset | None], protocols: Sequence[Protocol], seed: int) -> str:
+    """Tells what a probe of the raw input depends on: pictures are taken in 0..1, whatever they are normalised by."""
+    prepared = encoder.input.model_dump(mode="json", exclude={"mean", "std"})
+    parts = [[each.fingerprint, len(each)] if each is not None else None for each in datasets]
+    return json.dumps([prepared, parts, [[each.name, each.recorded()] for each in protocols], seed], default=str)
 
 
 def _record(dataset: Dataset) -> DataRecord:

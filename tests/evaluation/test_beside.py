@@ -10,8 +10,9 @@ import pytest
 
 from evaluation.__main__ import main
 from evaluation.beside import pairs, placed, placed_over, sentence
-from evaluation.command import ProbeOptions, probe
+from evaluation.command import ProbeOptions, probe, probe_beside
 from evaluation.evaluate import Evaluation
+from evaluation.floors import raw
 from evaluation.probing import named_places
 from tests.data_fixtures import make_folder
 from tests.zoo.checkpoints import write_small
@@ -111,3 +112,14 @@ def test_wrong_words_are_explained(places, suite, message):
 def test_with_a_suite_the_last_word_is_data_only_if_it_is_a_folder(tmp_path):
     assert named_places(["a", "b"], True) == (["a", "b"], None)
     assert named_places(["a", str(tmp_path)], True) == (["a"], str(tmp_path))
+
+
+def test_the_raw_input_is_probed_once_for_all_encoders_that_take_the_same(addresses, monkeypatch):
+    asked = []
+    monkeypatch.setattr("evaluation.floors.raw", lambda encoder, data: asked.append(data.split) or raw(encoder, data))
+    options = ProbeOptions(protocol="knn", initialisations=1, limit=60)
+    found = probe_beside(addresses, DATA, options, quiet=True)
+    assert asked == ["train", "test"]
+    alone = probe(addresses[1], DATA, options, quiet=True)
+    numbers = [{row.subject: row.metrics for row in each.rows} for each in (found[addresses[1]], alone)]
+    assert numbers[0] == numbers[1] and numbers[0].keys() == {"encoder", "untrained", "raw"}
