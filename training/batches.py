@@ -63,9 +63,10 @@ class TrainingData:
             _, chosen = held_out(part, data.limit / len(self.train), seed=0)
             self.train = self.train[chosen]
         if len(self.train) < recipe.batch_size:
+            or_held_out = f" or data.held_out={data.held_out}" if len(self.held) else ""
             raise DataError(
                 f"{self.dataset.name}/{self.dataset.split} gives {len(self.train)} training samples, fewer than "
-                f"batch_size={recipe.batch_size}; lower batch_size or data.held_out={data.held_out}"
+                f"batch_size={recipe.batch_size}; lower batch_size{or_held_out}"
             )
         self.array: np.ndarray | SequenceStore
         if recipe.input.modality == "skeleton":

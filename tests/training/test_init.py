@@ -353,3 +353,11 @@ def test_a_folder_that_cannot_be_written_to_is_one_line(tmp_path):
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(ZooError, match="cannot write to"), RunFolder(tmp_path / "file" / "run").locked():
         pass
+
+
+def test_adapt_takes_any_encoder_by_its_address_alone(tmp_path, source, capsys):
+    arguments = ["adapt", f"encoder.init={source}", "data.limit=80", "epochs=1", "--device", "cpu"]
+    assert main([*arguments, "--out", str(tmp_path / "run")]) == 0, capsys.readouterr().err
+    adapted, before = zoo.load(f"local-dir:{tmp_path / 'run' / 'encoder'}"), zoo.load(source)
+    assert adapted.config.training.started_from.sha256 == before.config.weights.sha256
+    assert adapted.input == before.input and adapted.num_features == before.num_features

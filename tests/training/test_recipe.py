@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import yaml
 
+from training.init import resolve_init
 from training.methods import METHODS
 from training.recipe import RECIPES, available_recipes, parse_recipe, read_recipe
 from zoo.architectures import build
@@ -24,7 +25,7 @@ def test_every_recipe_is_valid_and_states_how_to_run_it(name):
 
 @pytest.mark.parametrize("name", [n for n in available_recipes() if not n.startswith("paper/")])
 def test_every_recipe_builds_its_encoder(name):
-    recipe = read_recipe(name)
+    recipe = resolve_init(read_recipe(name))
     encoder = build(recipe.architecture(), recipe.input)
     assert encoder.num_features > 0
 
