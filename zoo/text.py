@@ -1,4 +1,4 @@
-"""Text that others wrote, on its way to a terminal, into Markdown or into an error: it shows what it holds, no more.
+"""Text on its way to a reader, above all what others wrote: in a terminal, Markdown or an error it shows what it holds.
 
 Names, titles and licences come from files of others. An escape sequence in one could redraw a terminal, a mark of
 direction (CVE-2021-42574) could make a name read as another, a tag or a fence could end what a card says.
@@ -99,3 +99,10 @@ def web_link(value: Any) -> Markdown:
 def page_text(value: Any) -> Any:
     """What a template of a page prints, before it is escaped for HTML: text without characters that act."""
     return printable(value, lines=True) if type(value) is str else value
+
+
+def amount(value: float | None) -> str:
+    """A number for a reader: thousands marked, at most one decimal from 1 on; "unknown" for None."""
+    if value is None:
+        return "unknown"
+    return f"{value:,}" if isinstance(value, int) else f"{round(value, 1) if value >= 1 else value:,g}"

@@ -13,7 +13,7 @@ import typer
 
 from zoo.commands.options import EncoderArgument
 from zoo.errors import ZooError
-from zoo.text import clipped
+from zoo.text import amount, clipped
 
 #: What `zoo env` reports the version of.
 PACKAGES = (
@@ -73,7 +73,7 @@ def list_command(
             name,
             found.method.title,
             found.training.dataset.name,
-            "?" if found.training.epochs is None else f"{found.training.epochs:g}",
+            "?" if found.training.epochs is None else amount(found.training.epochs),
             str(found.num_features),
             f"{found.weights.parameters:,}",
         )

@@ -16,7 +16,7 @@ from zoo.checkpoint.opening import open_source
 from zoo.checkpoint.results import Metric, Results, parse_results, setting_text
 from zoo.checkpoint.timm_layout import TimmCheckpoint, is_timm, parse_timm
 from zoo.publish import summary
-from zoo.text import code_block, code_span, markdown, printable, web_link
+from zoo.text import amount, code_block, code_span, markdown, printable, web_link
 
 
 def show(address: str) -> str:
@@ -79,7 +79,7 @@ def render_card(config: CheckpointConfig, results: Results | None = None) -> str
     rows = results.rows if results else ()
     # `finalize` is the one way out: whatever the template prints is escaped, unless a filter made Markdown of it.
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=markdown)
-    environment.filters.update(interval=_interval, number=_number, duration=duration_text, pairs=_pairs)
+    environment.filters.update(interval=_interval, number=amount, duration=duration_text, pairs=_pairs)
     environment.filters.update(code=code_span, block=code_block, link=web_link)
     body = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         config=config,
@@ -155,9 +155,9 @@ def essentials(config: CheckpointConfig, results: Results | None = None) -> str:
         f"{'without' if self_supervised(config) else 'with'} labels.",
         "",
         f"method      {config.method.paper}" + (f" {config.method.url}" if config.method.url else ""),
-        f"data        {data.name}/{data.split}, {_number(data.samples)} samples (licence: {data.licence})",
-        f"training    {_number(training.epochs)} epochs, {_number(training.samples_seen)} samples seen, "
-        f"seed {_number(training.seed)}, {training.hardware}, {duration_text(training.wall_time_s)}",
+        f"data        {data.name}/{data.split}, {amount(data.samples)} samples (licence: {data.licence})",
+        f"training    {amount(training.epochs)} epochs, {amount(training.samples_seen)} samples seen, "
+        f"seed {amount(training.seed)}, {training.hardware}, {duration_text(training.wall_time_s)}",
         *(f"started     from {start_text(start)}" for start in starts(config)),
         f"input       {_input(config)}",
         f"features    {config.num_features} per sample",
@@ -179,8 +179,8 @@ def starts(config: CheckpointConfig) -> list[StartedFrom]:
 def start_text(start: StartedFrom) -> str:
     """`NAME, sha256 ..., itself trained for ...`."""
     return (
-        f"{start.name}, sha256 {start.sha256}, itself trained for {_number(start.epochs)} epochs "
-        f"({_number(start.samples_seen)} samples seen) with {start.method} on {start.dataset.name}"
+        f"{start.name}, sha256 {start.sha256}, itself trained for {amount(start.epochs)} epochs "
+        f"({amount(start.samples_seen)} samples seen) with {start.method} on {start.dataset.name}"
     )
 
 
@@ -279,12 +279,6 @@ def duration_text(seconds: float | None) -> str:
 
 def _interval(metric: Metric | None) -> str:
     return interval_text(metric, " %")
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return "unknown"
-    return f"{value:,}" if isinstance(value, int) else f"{value:g}"
 
 
 def _pairs(row: dict[str, Any]) -> str:

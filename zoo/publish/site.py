@@ -20,7 +20,7 @@ from zoo.publish.card import (
     self_supervised,
 )
 from zoo.publish.summary import protocol_name
-from zoo.text import page_text
+from zoo.text import amount, page_text
 
 TEMPLATE = Path(__file__).resolve().parent / "templates" / "site.html"
 #: Pictures that lie in a checkpoint folder are shown; larger ones would make the page heavy.
@@ -103,7 +103,7 @@ def _effort(config: CheckpointConfig) -> str:
     if training.epochs is None:
         return ""
     seen = f", {training.samples_seen:,} samples seen" if training.samples_seen is not None else ""
-    return f" for {training.epochs:g} epochs{seen}"
+    return f" for {amount(training.epochs)} epochs{seen}"
 
 
 def _charts(results: Results | None) -> list[dict[str, Any]]:
