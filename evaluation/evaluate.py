@@ -16,7 +16,8 @@ from evaluation.measured import Measured, collect, predictions, table_rows
 from evaluation.protocols import PROTOCOLS, protocol
 from evaluation.protocols.base import Progress, Protocol
 from zoo.checkpoint.results import DataRecord, Result
-from zoo.data.base import Dataset, Joined
+from zoo.data.base import Dataset
+from zoo.data.joined import Joined
 from zoo.data.labels import class_indices
 from zoo.data.pairs import check_pair
 from zoo.data.splits import at_most

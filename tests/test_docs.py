@@ -74,7 +74,9 @@ def run_command(line: str) -> None:
         words = ["python", "-m", {"train": "training", "probe": "evaluation"}[words[1]], *words[2:]]
     if words[:3] == ["python", "-m", "training"]:
         tiny = [*TINY[:1], "batch_size=64", "data.limit=300"] if words[3].endswith(".yaml") else TINY
-        if words[3].startswith("distill"):  # its encoder is no network of timm
+        if words[3] == "adapt":  # it takes its encoder as it is
+            tiny = [TINY[0], *TINY[3:]]
+        elif words[3].startswith("distill"):  # its encoder is no network of timm
             tiny = [*TINY[:2], *TINY[3:], "encoder.widths=[8,8,8]", "method.queue_size=16"]
         assert training.__main__.main([*words[3:], *tiny]) == 0, line
     elif words[:3] == ["python", "-m", "evaluation"]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +17,8 @@ from zoo.data.pairs import opened
 from zoo.data.splits import held_out
 from zoo.data.stores.pixels import pixel_view
 from zoo.data.stores.sequences import SequenceStore, sequence_store
+from zoo.data.stores.whole import WholePictures
+from zoo.device import workers
 from zoo.errors import DataError
 from zoo.preprocessing.skeleton import pad_sequences
 
@@ -68,9 +71,12 @@ class TrainingData:
                 f"{self.dataset.name}/{self.dataset.split} gives {len(self.train)} training samples, fewer than "
                 f"batch_size={recipe.batch_size}; lower batch_size{or_held_out}"
             )
-        self.array: np.ndarray | SequenceStore
+        self.array: np.ndarray | SequenceStore | WholePictures
         if recipe.input.modality == "skeleton":
             self.array, rows = sequence_store(self.dataset, recipe.input.transform(), progress=progress), None
+        elif data.stream:
+            threads = data.stream_workers or workers()
+            self.array, rows = WholePictures(self.dataset, recipe.store_size(), threads), None
         else:
             self.array, rows = pixel_view(self.dataset, recipe.store_size(), progress=progress)
         self._rows = np.arange(len(self.dataset)) if rows is None else np.asarray(rows)
@@ -153,6 +159,18 @@ class Batches:
             pixels = self._read(rows)
         self._next = None
         return {"images": pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2)} | self._beside(rows)
+
+    def draw(self, rows: np.ndarray, seed: Sequence[int], view_size: int) -> dict[str, Any]:
+        """What a training step of views of `view_size` px draws them from; here the samples as they are stored.
+
+        Args:
+            seed: of what is drawn while reading; equal for equal step, process and part.
+        """
+        return self.get(rows)
+
+    def draw_ahead(self, rows: np.ndarray, seed: Sequence[int], view_size: int) -> None:
+        """Start reading what the next `draw` will ask for."""
+        self.prefetch(rows)
 
     def _beside(self, rows: np.ndarray) -> dict[str, Tensor]:
         """What is known of the samples at `rows`, on the device."""

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from training import distributed
-from training.batches import TrainingData, batches_for, epoch_order, statistics_images, step_seed
+from training.batches import Batches, TrainingData, batches_for, epoch_order, statistics_images, step_seed
 from training.environment import refuse_unwritten_gradients
 from training.init import initial_weights
 from training.methods import method_class
@@ -24,10 +24,12 @@ from training.parts import hold_still, lr_scales
 from training.recipe import Recipe
 from training.run_folder import RunFolder
 from training.state import check_parts, has_state, load_state, save_state
+from training.stream import StreamBatches, crop_draws
 from training.watch import Stopped, Watch
 from training.weight_mean import WeightMean
 from zoo.architectures import build
 from zoo.checkpoint.config import StartedFrom
+from zoo.data.stores.whole import WholePictures
 from zoo.device import autocast_dtype
 from zoo.encoder import Encoder
 from zoo.errors import TrainingError
@@ -101,7 +103,7 @@ class Trainer:
         self.method = build_method(recipe, device, len(self.data.train), self.total_steps, classes, images, start)
         if self.dtype is not None and device.type == "cpu":
             refuse_unwritten_gradients(self.method.encoder, recipe)
-        self.batches = batches_for(self.data.array, device, _labels_for(self.method, self.data))
+        self.batches = self._batches()
         if self.world > 1:
             self.method = convert_batch_norm(self.method)
         if device.type == "cuda":
@@ -137,6 +139,13 @@ class Trainer:
         # By position alone, never by label; epoch -1 so that no epoch's order repeats it.
         order = train[epoch_order(self.recipe.seed, (1 << 32) - 1, len(train))]
         return [order[:size], order[size : 2 * size]]
+
+    def _batches(self) -> Batches:
+        labels = _labels_for(self.method, self.data)
+        if not isinstance(self.data.array, WholePictures):
+            return batches_for(self.data.array, self.device, labels)
+        method, scaled = self.method, self.recipe.data.stream_scaled
+        return StreamBatches(self.data.array, self.device, lambda size: crop_draws(method, size), scaled, labels)
 
     def _monitor(self) -> OnlineKNN | None:
         wanted = self.recipe.monitor is not None and self.data.dataset.labels is not None and len(self.data.held) > 0
@@ -283,12 +292,15 @@ class Trainer:
         torch.manual_seed(seed)
         generator = torch.Generator(self.device).manual_seed(seed)
         parts = np.split(self._local_rows(self.step), recipe.accumulate)
+        view_size = recipe.view_size(self.step, self.total_steps)
         self.optimizer.zero_grad(set_to_none=True)
         terms: dict[str, torch.Tensor] = {}
         for number, rows in enumerate(parts, start=1):
-            batch = self.batches.get(rows)
+            batch = self.batches.draw(rows, (seed, number), view_size)
             if number == recipe.accumulate and self.step + 1 < self.total_steps:
-                self.batches.prefetch(np.split(self._local_rows(self.step + 1), recipe.accumulate)[0])
+                then = step_seed(recipe.seed, self.step + 2, self.rank)
+                rows_then = np.split(self._local_rows(self.step + 1), recipe.accumulate)[0]
+                self.batches.draw_ahead(rows_then, (then, 1), recipe.view_size(self.step + 1, self.total_steps))
             with torch.no_grad():
                 views = self.method.views(batch, generator)
             quiet = self.world > 1 and number < recipe.accumulate

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from training.batches import Batches, TrainingData
-from training.recipe import Monitor
+from training.data_settings import Monitor
 from zoo.encoder import Encoder
 
 

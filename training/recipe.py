@@ -13,7 +13,8 @@ import yaml
 from pydantic import Field, field_validator, model_validator
 
 from training.augment.crops import Crop, check_crops, scaled
-from training.methods import method_class
+from training.data_settings import Data, Monitor
+from training.methods import METHODS, method_class
 from training.optim import OptimConfig
 from training.weight_mean import WeightMeanConfig
 from zoo.architectures import FAMILIES, family_class
@@ -28,69 +29,6 @@ SHORTHANDS = {"data": "dataset", "augment": "preset", "method": "name"}
 RECIPES = Path(__file__).parent / "recipes"
 # A network that only a search trains and nothing publishes, so it is no family of the zoo's own.
 FAMILIES.setdefault("cell_supernet", "training.search.supernet:Supernet")
-
-
-class Data(Strict):
-    """Which data to train on."""
-
-    dataset: str = Field(min_length=1, description="Address of the data, as zoo.data.addresses.open_dataset takes it.")
-    split: str | None = Field(default="train", description="Split to train on.")
-    root: str | None = Field(
-        default=None, description="Folder in which the dataset is kept, where its address names none."
-    )
-    download: bool = Field(default=False, description="Fetch the data if they are not there.")
-    classes: str | None = Field(
-        default=None,
-        description="For folders within folders, which one is the class: top, leaf or level:N; null: the only one "
-        "that makes sense.",
-    )
-    labels: str | None = Field(
-        default=None,
-        description="Table of the labels of a folder of images: CSV, TSV, Parquet or a list, with the columns file "
-        "and label and maybe split.",
-    )
-    test_share: float | None = Field(
-        default=None,
-        gt=0,
-        lt=1,
-        description="Share of each class that is kept as the split test where the data have labels but no splits, "
-        "the same samples as `zoo probe` keeps; null: 0.2 there.",
-    )
-    skip_bad: bool = Field(default=False, description="Leave out samples that cannot be read, and say how many.")
-    held_out: float = Field(
-        default=0.1,
-        ge=0,
-        lt=1,
-        description="Fraction of the split kept for the online monitor and for choosing settings; never trained on.",
-    )
-    held_out_groups: tuple[int, ...] = Field(
-        default=(), description="Whole groups to hold out instead, such as subjects of skeleton data."
-    )
-    limit: int | None = Field(
-        default=None,
-        ge=2,
-        description="At most this many training samples, stratified by label where there are labels.",
-    )
-    store_size: int | None = Field(
-        default=None,
-        ge=8,
-        le=4096,
-        description="Side in pixels at which images are decoded once and kept; null: the input size, "
-        "or 8/7 of it above 64 px so that crops have room.",
-    )
-    title: str | None = Field(default=None, description="Name of the data on the card, where the files do not tell.")
-    licence: str | None = Field(
-        default=None, description="Licence of the data on the card, where the files do not tell."
-    )
-
-
-class Monitor(Strict):
-    """Online kNN on held-out training samples."""
-
-    every_epochs: float = Field(default=1.0, gt=0, description="Epochs between two measurements.")
-    train_samples: int = Field(default=5000, ge=10, description="Training samples that serve as neighbours.")
-    held_out_samples: int = Field(default=1000, ge=10, description="Held-out samples that are classified.")
-    k: int = Field(default=20, ge=1, description="Neighbours that vote.")
 
 
 class ViewSize(Strict):
@@ -204,6 +142,14 @@ class Recipe(Strict):
             family = self.encoder.get("family")  # None: the architecture is that of `init`
             smallest = (Encoder if family is None else family_class(family)).min_side
             check_crops(self._all_crops(), self._stages(), self.input.size[0], self.store_size(), smallest)
+        if self.data.stream:
+            able = [name for name in METHODS if method_class(name).streams and not method_class(name).halves]
+            if self.method["name"] not in able:
+                raise ValueError(
+                    f"method {self.method['name']!r} needs stored images; data.stream is for {', '.join(able)}"
+                )
+            if any(crop.native for crop in self._all_crops()):
+                raise ValueError("a native patch is cut from stored images; leave data.stream or the patch out")
         return self
 
     def _all_crops(self) -> tuple[Crop, ...]:

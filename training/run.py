@@ -154,7 +154,7 @@ def plan(
 def _train(recipe: Recipe, path: Path, minutes: float | None, fresh: bool, how: _How) -> Trained:
     """Run, or continue, one recipe in the folder `path`."""
     folder = RunFolder(path)
-    fresh = distributed.is_main() and fresh and folder.path.exists()
+    fresh = distributed.is_main() and fresh and not folder.is_empty()
     if fresh and not (folder.path / "recipe.yaml").exists():
         raise TrainingError(f"--fresh: {folder.path} holds no run, so it is not deleted")
     recipe = resolve_method(resolve_init(recipe, folder, fresh=fresh))

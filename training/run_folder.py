@@ -27,6 +27,7 @@ FREE_KEYS = (
     "data.root",
     "data.labels",  # the table may have moved; the fingerprint covers what it says
     "data.download",
+    "data.stream_workers",
     "data.title",
     "data.licence",
     "encoder.init",  # the same weights may have moved; encoder.init_sha256 says which they are
@@ -46,6 +47,10 @@ class RunFolder:
         self.state = self.path / "state"
         self.metrics = self.path / "metrics.jsonl"
         self._board: Any = None
+
+    def is_empty(self) -> bool:
+        """Whether nothing is there, or no more than the lock of a run that could not start."""
+        return not self.path.exists() or all(child.name.startswith(LOCK) for child in self.path.iterdir())
 
     def has_state(self) -> bool:
         """Whether a training here has saved its state, so that the next one continues."""
@@ -88,7 +93,7 @@ class RunFolder:
                     f"{self.path} holds a run with other settings ({'; '.join(differences[:4])}); "
                     "give --out another folder, or --fresh to start over"
                 )
-        elif self.path.exists() and not all(child.name.startswith(LOCK) for child in self.path.iterdir()):
+        elif not self.is_empty():
             raise TrainingError(f"{self.path} is not empty and holds no run; give --out another folder")
 
     def prepare(self, recipe: Recipe, command: str) -> bool:

@@ -16,7 +16,7 @@ from evaluation.protocols.logistic import LogisticProbe, LogRegV3
 from evaluation.protocols.logistic_v1 import LogisticProbeV1, LogRegV1
 from evaluation.protocols.logistic_v2 import LogisticProbeV2
 from zoo.data.addresses import open_dataset
-from zoo.data.base import Joined
+from zoo.data.joined import Joined
 from zoo.data.splits import folds, group_folds
 from zoo.errors import DataError, UnknownNameError
 

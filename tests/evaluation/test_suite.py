@@ -16,8 +16,8 @@ from evaluation.suite import SuiteResults, read_suite, run_suite, suite_names
 from tests.data_fixtures import make_folder, write_image
 from tests.zoo.checkpoints import small_encoder, write_small
 from zoo.data.addresses import available_splits, open_dataset
-from zoo.data.base import Joined
 from zoo.data.images import ArrayImages
+from zoo.data.joined import Joined
 from zoo.errors import DataError, UnknownNameError
 from zoo.features.extract import extract_cached
 

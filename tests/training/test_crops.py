@@ -180,11 +180,11 @@ def test_views_of_one_augmentation_are_made_in_one_call_where_kernels_are_dear()
     plain, other = (Counting(PLAIN, 16) for _ in range(2))
     # Images of one grey value each, which crop and flip leave alone: a view tells which image it shows.
     images = torch.tensor([40, 120, 200], dtype=torch.uint8).view(3, 1, 1, 1).expand(3, 3, 16, 16).contiguous()
-    views = draw_together([plain, other, plain, plain], images, torch.Generator().manual_seed(0), [16, 16, 16, 8])
+    views = draw_together([plain, other, plain, plain], [images] * 4, torch.Generator().manual_seed(0), [16, 16, 16, 8])
     assert calls == [(6, 16), (3, 16), (3, 8)]
     assert [tuple(view.shape) for view in views] == [(3, 3, 16, 16)] * 3 + [(3, 3, 8, 8)]
     for view in views:
         torch.testing.assert_close(view.mean((1, 2, 3)) * 255, torch.tensor([40.0, 120.0, 200.0]))
     noise = torch.randint(0, 256, (3, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
-    first, second = draw_together([plain, plain], noise, torch.Generator().manual_seed(0), [16, 16])
+    first, second = draw_together([plain, plain], [noise] * 2, torch.Generator().manual_seed(0), [16, 16])
     assert not torch.equal(first, second)

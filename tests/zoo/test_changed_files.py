@@ -11,8 +11,8 @@ from PIL import Image
 from tests.data_fixtures import make_folder
 from tests.zoo.checkpoints import small_encoder
 from zoo.data.addresses import open_dataset
-from zoo.data.base import Joined
 from zoo.data.images import ImageSequence
+from zoo.data.joined import Joined
 from zoo.data.stores.pixels import pixel_cache
 from zoo.errors import ChangedError, DataError
 from zoo.features.extract import embed, extract, extract_cached

@@ -10,8 +10,9 @@ import pytest
 from tests.data_fixtures import make_folder, noise, write_image
 from zoo.data import registry
 from zoo.data.addresses import available_splits, open_dataset
-from zoo.data.base import Joined, Report
+from zoo.data.base import Report
 from zoo.data.images import ArrayImages
+from zoo.data.joined import Joined
 from zoo.data.reader import PathReader
 from zoo.data.splits import are_counterparts
 from zoo.errors import DataError, DataWarning, UnknownNameError

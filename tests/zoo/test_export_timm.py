@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import timm
 import torch
+from packaging.version import Version
 
 import zoo
 from tests.zoo.timm_checkpoints import SMALL, write_timm
+from zoo.errors import CheckpointError
+from zoo.interop import export as module
 from zoo.interop.export import TOLERANCE, export
+
+
+def skip_if_too_old(family: str, *, torch_below: str = "0", timm_below: str = "0", of: str) -> None:
+    """Where `export` refuses in one line, as `test_what_a_library_cannot_do_is_said_in_one_line` shows."""
+    if family == of and (
+        Version(torch.__version__) < Version(torch_below) or Version(timm.__version__) < Version(timm_below)
+    ):
+        pytest.skip(f"torch {torch.__version__} or timm {timm.__version__} cannot do it")
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +35,7 @@ def addresses(tmp_path_factory):
     "family", [each if each == "vit_registers" else pytest.param(each, marks=pytest.mark.slow) for each in SMALL]
 )
 def test_torch_export_of_every_family_takes_any_number_of_images(addresses, family, tmp_path):
+    skip_if_too_old(family, torch_below="2.7", of="vit_registers")
     encoder = zoo.load(addresses[family])
     assert export(encoder, tmp_path / "encoder.pt2", "torch-export") <= TOLERANCE
     program = torch.export.load(tmp_path / "encoder.pt2").module()
@@ -35,6 +48,7 @@ def test_torch_export_of_every_family_takes_any_number_of_images(addresses, fami
 @pytest.mark.parametrize("family", SMALL)
 def test_a_folder_of_timm_and_back(addresses, family, tmp_path):
     """Preprocessing, size and arguments survive: the exported folder loads as the same encoder."""
+    skip_if_too_old(family, timm_below="1.0.30", of="swin")
     encoder = zoo.load(addresses[family])
     assert export(encoder, tmp_path / "out", "timm") <= TOLERANCE
     again = zoo.load(f"local-dir:{tmp_path / 'out'}")
@@ -56,3 +70,13 @@ def test_onnx_of_every_family_takes_any_number_of_images(addresses, family, tmp_
         x = torch.rand(count, 3, *encoder.input.size)
         (features,) = session.run(None, {"images": x.numpy()})
         np.testing.assert_allclose(features, encoder(x).detach().numpy(), rtol=1e-3, atol=1e-4)
+
+
+def test_what_a_library_cannot_do_is_said_in_one_line(addresses, tmp_path, monkeypatch):
+    def refusing(*arguments):
+        raise RuntimeError("Constraints violated (N)!\nmany more lines")
+
+    monkeypatch.setitem(module.FORMATS, "torch-export", (refusing, refusing))
+    with pytest.raises(CheckpointError, match=r"torch-export does not work with torch .* \(RuntimeError: Constraints"):
+        export(zoo.load(addresses["resnet"]), tmp_path / "encoder.pt2", "torch-export")
+    assert not list(tmp_path.iterdir())

@@ -84,7 +84,7 @@ def test_a_short_last_batch_changes_nothing(encoder):
     data = Images(33)
     whole = embed(encoder, data, batch_size=33, precision="fp32")
     split = embed(encoder, data, batch_size=32, precision="fp32")
-    np.testing.assert_allclose(split, whole, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(split, whole, rtol=1e-4, atol=1e-5)
 
 
 def test_encoder_comes_back_as_it_was(encoder):

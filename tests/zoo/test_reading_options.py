@@ -57,7 +57,7 @@ def test_all_commands_that_open_pictures_take_the_same_words():
 def test_the_keys_of_a_recipe_are_the_arguments_of_a_dataset():
     import inspect
 
-    from training.recipe import Data
+    from training.data_settings import Data
     from zoo.data.addresses import open_dataset
 
     assert set(cli.DATA_KEYS) <= set(Data.model_fields) & set(inspect.signature(open_dataset).parameters)

@@ -14,8 +14,8 @@ import pytest
 from tests.data_fixtures import make_folder
 from tests.zoo.feature_fixtures import Images, tiny_encoder
 from zoo.data.addresses import open_dataset
-from zoo.data.base import Joined
 from zoo.data.images import ImageSequence
+from zoo.data.joined import Joined
 from zoo.errors import DataError, InputError
 from zoo.features.extract import extract
 from zoo.features.samples import COLUMNS, Samples, sample_paths

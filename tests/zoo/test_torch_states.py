@@ -84,13 +84,14 @@ def test_extract_takes_wrapped_encoders_and_addresses(encoder, address):
 
 @pytest.mark.parametrize(
     ("dtype", "name", "tolerance"),
-    [(torch.bfloat16, "bf16", 0.02), (torch.float16, "fp16", 0.005), (torch.float64, "fp32", 1e-5)],
+    [(torch.bfloat16, "bf16", 0.04), (torch.float16, "fp16", 0.01), (torch.float64, "fp32", 1e-5)],
 )
 def test_extract_casts_to_the_dtype_of_the_weights(encoder, dtype, name, tolerance):
     cast = copy.deepcopy(encoder).to(dtype)
     table = extract(cast, IMAGES)
     assert table.precision == name and table.features.dtype == np.float32
-    np.testing.assert_allclose(table.features, embed(encoder, IMAGES, precision="fp32"), atol=tolerance)
+    expected = embed(encoder, IMAGES, precision="fp32")
+    np.testing.assert_allclose(table.features, expected, rtol=0, atol=tolerance * expected.max())
 
 
 def test_what_is_no_sequence_of_pictures_is_refused_in_one_line(encoder):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from pydantic import Field, field_validator, model_validator
@@ -11,6 +12,10 @@ from torch import Tensor
 from training.augment.image import ImageAugment
 from zoo.errors import ConfigError
 from zoo.strict import Strict
+
+if TYPE_CHECKING:
+    from training.augment.strong import StrongAugment
+    from training.stream import ViewCrops
 
 
 class Crop(Strict):
@@ -70,29 +75,42 @@ def scaled(size: int, view_size: int, image_size: int) -> int:
 
 
 def draw_views(
-    augments: Sequence[ImageAugment], images: Tensor, generator: torch.Generator, view_size: int, image_size: int
+    augments: Sequence[ImageAugment | StrongAugment],
+    images: Tensor | ViewCrops,
+    generator: torch.Generator,
+    view_size: int,
+    image_size: int,
 ) -> list[Tensor]:
     """A view by each augmentation, of uint8 `images` `(N, 3, H, W)`: float32 `(N, 3, S, S)`, S as `scaled` says.
+
+    From a stream come crops, which are as large as the views and are only changed further.
 
     On an accelerator, views by one and the same augmentation are made in one call, as starting so many kernels takes
     longer than carrying them out. The CPU makes one after the other, which its caches like better.
     """
     sides = [scaled(augment.size, view_size, image_size) for augment in augments]
+    sources = [images] * len(augments) if isinstance(images, Tensor) else images.take(len(augments))
+    if not isinstance(images, Tensor):
+        augments = [augment.after_crop for augment in augments]
     if images.device.type == "cpu":
-        return [augment(images, generator, side) for augment, side in zip(augments, sides, strict=True)]
-    return draw_together(augments, images, generator, sides)
+        drawn = zip(augments, sources, sides, strict=True)
+        return [augment(source, generator, side) for augment, source, side in drawn]
+    return draw_together(augments, sources, generator, sides)
 
 
 def draw_together(
-    augments: Sequence[ImageAugment], images: Tensor, generator: torch.Generator, sides: Sequence[int]
+    augments: Sequence[ImageAugment | StrongAugment],
+    sources: Sequence[Tensor],
+    generator: torch.Generator,
+    sides: Sequence[int],
 ) -> list[Tensor]:
-    """Views of `sides` pixels, one by each augmentation, with one call for all views of an augmentation and side."""
+    """Views of `sides` pixels, one of each source, with one call for all views of an augmentation and side."""
     places: dict[tuple[int, int], list[int]] = {}
     for place, (augment, side) in enumerate(zip(augments, sides, strict=True)):
         places.setdefault((id(augment), side), []).append(place)
-    views: list[Tensor] = [images] * len(augments)
+    views = list(sources)
     for (_, side), same in places.items():
-        joint = augments[same[0]](torch.cat([images] * len(same)), generator, side)
+        joint = augments[same[0]](torch.cat([sources[place] for place in same]), generator, side)
         for place, view in zip(same, joint.chunk(len(same)), strict=True):
             views[place] = view
     return views

@@ -66,7 +66,7 @@ def crop_boxes(
     fits = (w > 0) & (w <= width) & (h > 0) & (h <= height)
     first = fits.to(torch.uint8).argmax(dim=0, keepdim=True)
     found = fits.any(dim=0)
-    whole_w, whole_h = _centre_box(height, width, ratio)
+    whole_w, whole_h = centre_box(height, width, ratio)
     w = torch.where(found, w.gather(0, first)[0], whole_w)
     h = torch.where(found, h.gather(0, first)[0], whole_h)
     top = torch.where(found, torch.floor(uniform[20] * (height - h + 1)), (height - whole_h) // 2)
@@ -90,7 +90,8 @@ def patch_boxes(uniform: Tensor, height: int, width: int, side: int) -> tuple[Te
     return top, left, sides, sides
 
 
-def _centre_box(height: int, width: int, ratio: tuple[float, float]) -> tuple[int, int]:
+def centre_box(height: int, width: int, ratio: tuple[float, float]) -> tuple[int, int]:
+    """Width and height of the largest box in an image whose width / height lies in `ratio`, in pixels."""
     if width / height < min(ratio):
         return width, round(width / min(ratio))
     if width / height > max(ratio):

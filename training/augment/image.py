@@ -8,6 +8,8 @@ in batches (`render.py`) by the operations of `geometry.py` and `colour.py`.
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import torch
 from torch import Tensor
 
@@ -75,6 +77,11 @@ class ImageAugment:
         for part in (slice(i, i + step) for i in range(0, n, step)):
             out[part] = self._render_batched(images[part], parameters[part], self.config, size, self.native)
         return out
+
+    @cached_property
+    def after_crop(self) -> ImageAugment:
+        """The same without the crop, for images that are crops already: of a patch as large as the image itself."""
+        return ImageAugment(self.config, self.size, self.compile, native=True)
 
     def __repr__(self) -> str:
         return f"ImageAugment(size={self.size}, native={self.native}, {self.config!r})"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from pydantic import Field, field_validator
@@ -170,6 +171,7 @@ class StrongAugment:
 
     def __init__(self, weak: ImageAugment, config: StrongConfig) -> None:
         self.config = config
+        self.weak = weak
         self.size = weak.size
         self._normalisation = weak.config
         self._weak = ImageAugment(
@@ -188,6 +190,11 @@ class StrongAugment:
                 pixels = apply(pixels, draw[part])
             views[part] = pixels
         return normalise_(views.div_(255), self._normalisation)
+
+    @cached_property
+    def after_crop(self) -> StrongAugment:
+        """The same without the crop, for images that are crops already."""
+        return StrongAugment(self.weak.after_crop, self.config)
 
     def __repr__(self) -> str:
         return f"StrongAugment({self._weak!r}, {self.config!r})"

@@ -61,11 +61,9 @@ class Run(Protocol):
 
     def autocast(self) -> contextlib.AbstractContextManager:
         """Mixed precision as the recipe asks."""
-        ...
 
     def first_batches(self, part: int, count: int) -> list[dict[str, Tensor]]:
         """This process's share of the first `count` batches of a part of the training data (see `Method.halves`)."""
-        ...
 
 
 class Method(nn.Module):
@@ -84,6 +82,8 @@ class Method(nn.Module):
     uses_labels: bool = False
     #: Whether the run ends in an encoder; otherwise `export` writes something else, and weights cannot be averaged.
     ends_in_encoder: bool = True
+    #: Whether pictures can be streamed: `views` draws all views by `draw_views`, in the order of `drawn`.
+    streams: bool = False
 
     class Config(Strict):
         """The method's own settings, each a field with a description."""
@@ -99,6 +99,7 @@ class Method(nn.Module):
 
     config: Any
     encoder: Encoder
+    drawn: list[Any]
 
     def __init__(self, encoder: Encoder, config: Config, context: Context) -> None:
         super().__init__()
@@ -107,8 +108,7 @@ class Method(nn.Module):
         self.total_steps = context.total_steps
 
     def views(self, batch: dict[str, Tensor], generator: torch.Generator) -> Any:
-        """What `loss` takes, drawn on the device from a batch (`training.batches.Batches`); with `uses_labels` it holds
-        int64 `"labels"` `(N,)` too."""
+        """What `loss` takes, drawn on the device from a batch of `Batches`; with `uses_labels` it holds `"labels"`."""
         raise NotImplementedError
 
     def loss(self, views: Any) -> dict[str, Tensor]:

@@ -27,6 +27,7 @@ class CLSA(MomentumContrast):
     title = "CLSA"
     paper = "Contrastive Learning with Stronger Augmentations (Wang and Qi, 2021)"
     url = "https://arxiv.org/abs/2104.07713"
+    streams = True
 
     class Config(MomentumConfig):
         """`MomentumConfig`, and the weak and strong query views. One view of each kind is the paper's single
@@ -63,13 +64,15 @@ class CLSA(MomentumContrast):
         strong = crop_augments(self.key_augment, config.strong, self.image_size)
         shared = {id(crop): StrongAugment(crop, config.strong_augment) for crop in strong}
         self.strong_augments = [shared[id(crop)] for crop in strong]
+        self.drawn = [self.key_augment, *self.weak_augments, *self.strong_augments]
 
     def views(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Any]:
         """`key`, one view of uint8 `batch["images"]` `(N, 3, H, W)`; `weak` and `strong`, lists of views:
         float32 `(N, 3, S, S)`, S of each crop; and `shuffle` `(N, 1)` for `KeyEncoder`."""
         images = batch["images"]
+        (key,) = draw_views([self.key_augment], images, generator, self.view_size, self.image_size)
         return {
-            "key": self.key_augment(images, generator, size=self.view_size),
+            "key": key,
             "weak": draw_views(self.weak_augments, images, generator, self.view_size, self.image_size),
             "strong": draw_views(self.strong_augments, images, generator, self.view_size, self.image_size),
             "shuffle": torch.rand(len(images), 1, generator=generator, device=images.device),

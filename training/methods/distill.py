@@ -37,6 +37,7 @@ class Distill(Method):
     title = "Distillation"
     paper = "SEED: Self-supervised Distillation for Visual Representation (Fang et al., 2021)"
     url = "https://arxiv.org/abs/2101.04731"
+    streams = True
 
     class Config(Method.Config):
         """What is learned from, and how the two are compared."""
@@ -93,7 +94,7 @@ class Distill(Method):
         self.title = f"Distillation of {teacher.encoder.name}"
         self.head = projection_head(config.head, encoder.num_features, config.hidden_dim, teacher.encoder.num_features)
         augment = augmentation_for(encoder, config.augment, context.image_size)
-        self.augments = crop_augments(augment, config.views, context.image_size)
+        self.drawn = self.augments = crop_augments(augment, config.views, context.image_size)
         size = config.queue_size if config.loss == "similarity" else context.global_batch
         self.queue = Queue(size, teacher.encoder.num_features, context.global_batch)
         self._new: list[Tensor] = []

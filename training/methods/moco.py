@@ -26,6 +26,7 @@ class MoCo(MomentumContrast):
     title = "MoCo v2"
     paper = "Improved Baselines with Momentum Contrastive Learning (Chen et al., 2020)"
     url = "https://arxiv.org/abs/2003.04297"
+    streams = True
 
     class Config(MomentumConfig):
         """`MomentumConfig`, and which views are compared."""
@@ -50,6 +51,7 @@ class MoCo(MomentumContrast):
         super().__init__(encoder, config, context, keys_per_image=2 if config.symmetric else 1)
         self.augment = augmentation_for(encoder, config.augment, context.image_size)
         self.more_augments = crop_augments(self.augment, config.views, context.image_size)
+        self.drawn = [self.augment, self.augment, *self.more_augments]
 
     def views(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Any]:
         """x_q, x_k, two augmentations of uint8 `batch["images"]` `(N, 3, H, W)`: float32 `(N, 3, S, S)`;

@@ -29,6 +29,7 @@ class SimCLR(Method):
     title = "SimCLR"
     paper = "A Simple Framework for Contrastive Learning of Visual Representations (Chen et al., 2020)"
     url = "https://arxiv.org/abs/2002.05709"
+    streams = True
 
     class Config(Method.Config):
         """Defaults are the paper's for CIFAR-10."""
@@ -70,7 +71,7 @@ class SimCLR(Method):
         super().__init__(encoder, config, context)
         self.head = projection_head(config.head, encoder.num_features, config.hidden_dim, config.out_dim)
         self.augment = augmentation_for(encoder, config.augment, context.image_size)
-        self.augments = crop_augments(self.augment, config.views, context.image_size)
+        self.drawn = self.augments = crop_augments(self.augment, config.views, context.image_size)
 
     def views(self, batch: dict[str, Tensor], generator: torch.Generator) -> list[Tensor]:
         """Augmentations t, t', ... of uint8 `batch["images"]` `(N, 3, H, W)`: each float32 `(N, 3, S, S)`."""

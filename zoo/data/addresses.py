@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from zoo.data.base import Dataset, Joined
+from zoo.data.base import Dataset
+from zoo.data.joined import Joined
 from zoo.data.reader import Address, Options, Reader
 from zoo.data.splits import are_counterparts, held_out
 from zoo.data.unreadable import readable

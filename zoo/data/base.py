@@ -137,6 +137,10 @@ class Dataset:
         """The stored bytes of sample `index`: the file, or the raw numbers where there is no file."""
         raise NotImplementedError
 
+    def encoded(self, index: int) -> tuple[bytes, str] | None:
+        """The bytes of the file that a sample is decoded from, and its name; None where samples are no files."""
+        return None
+
     @cached_property
     def fingerprint(self) -> str:
         """sha256 (hex) over key, label and content of every sample, in order; computed once.
@@ -262,6 +266,9 @@ class FileDataset(Dataset):
                 f"{self.paths[index]} cannot be read ({error.strerror}); restore it or open the folder again"
             ) from None
 
+    def encoded(self, index: int) -> tuple[bytes, str] | None:
+        return self.content(index), self.paths[index]
+
     def _state(self) -> str:
         labels = ["-"] * len(self) if self.labels is None else self.labels.tolist()
         return file_state(self.paths, (f"{key}\0{label}" for key, label in zip(self.keys, labels, strict=True)))
@@ -292,6 +299,9 @@ class Remaining(Dataset):
     def content(self, index: int) -> bytes:
         return self.parent.content(int(self.indices[index]))
 
+    def encoded(self, index: int) -> tuple[bytes, str] | None:
+        return self.parent.encoded(int(self.indices[index]))
+
     def check_unchanged(self) -> None:
         self.parent.check_unchanged()
 
@@ -299,51 +309,6 @@ class Remaining(Dataset):
         state = self.parent._state()
         kept = np.ascontiguousarray(self.indices, dtype="<i8").tobytes()
         return None if state is None else hashlib.sha256(state.encode() + kept).hexdigest()
-
-
-class Joined(Dataset):
-    """The samples of `parts`, one part after the other; its split is called `"train+val"`.
-
-    Raises:
-        DataError: no part, parts of different modality or classes, or a split twice.
-    """
-
-    def __init__(self, parts: Sequence[Dataset]) -> None:
-        if not parts:
-            raise DataError("nothing to join: no split was given")
-        first = parts[0]
-        for part in parts[1:]:
-            if (part.modality, part.class_names) != (first.modality, first.class_names):
-                raise DataError(f"{first.name}/{first.split} and {part.name}/{part.split} do not have the same classes")
-        names = [part.split for part in parts]
-        if len(set(names)) < len(names):
-            raise DataError(f"{first.name}: the splits {' + '.join(names)} name one twice")
-        self.parts, self.starts = list(parts), np.cumsum([0, *map(len, parts)])
-        self.name, self.modality, self.layout = first.name, first.modality, first.layout
-        self.class_names, self.licence = first.class_names, first.licence
-        self.split = "+".join(names)
-        labels = [part.labels for part in parts]
-        self.labels = None if any(each is None for each in labels) else np.concatenate(labels)
-        self.keys = [f"{part.split}/{key}" for part in parts for key in part.keys]
-        shared = [kind for kind in first.groups if all(kind in part.groups for part in parts)]
-        self.groups = {kind: np.concatenate([part.groups[kind] for part in parts]) for kind in shared}
-        for part in parts:
-            self.reported(part.report.left, [note for note in part.report.notes if note not in self.report.notes])
-
-    def sample(self, index: int) -> Any:
-        index = range(len(self))[index]  # the last sample is -1, as in any sequence
-        part = int(np.searchsorted(self.starts, index, side="right")) - 1
-        return self.parts[part].sample(index - int(self.starts[part]))
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """sha256 (hex) over the fingerprints of the parts."""
-        head = "encoder-zoo joined 1\n" + "\n".join(part.fingerprint for part in self.parts)
-        return hashlib.sha256(head.encode()).hexdigest()
-
-    def check_unchanged(self) -> None:
-        for part in self.parts:
-            part.check_unchanged()
 
 
 class Subset(Dataset):
@@ -371,6 +336,9 @@ class Subset(Dataset):
 
     def sample(self, index: int) -> Any:
         return self.parent.sample(int(self.indices[index]))
+
+    def encoded(self, index: int) -> tuple[bytes, str] | None:
+        return self.parent.encoded(int(self.indices[index]))
 
     @cached_property
     def fingerprint(self) -> str:

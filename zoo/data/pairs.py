@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from zoo.data.base import NOUNS, Dataset, FileDataset, Joined, Remaining, Subset, classes_text
+from zoo.data.base import NOUNS, Dataset, FileDataset, Remaining, Subset, classes_text
+from zoo.data.joined import Joined
 from zoo.data.labels import check_look_alikes
 from zoo.errors import DataError, DataWarning
 

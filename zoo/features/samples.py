@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zoo.data.base import Dataset, FileDataset, Joined, Subset
+from zoo.data.base import Dataset, FileDataset, Subset
+from zoo.data.joined import Joined
 from zoo.errors import DataError, InputError
 from zoo.features.table import FeatureTable, pyarrow_modules
 from zoo.files import disk_errors, replacing

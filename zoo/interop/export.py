@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from zoo.architectures.image import ImageEncoder
 from zoo.checkpoint.writing import check_replaceable
 from zoo.encoder import Encoder
-from zoo.errors import CheckpointError, ConfigError, UnknownNameError, nearest
+from zoo.errors import CheckpointError, ConfigError, UnknownNameError, ZooError, nearest
 from zoo.files import disk_errors, replacing, replacing_folder
 
 #: Largest difference of an exported feature, relative to the largest feature: float32 sums in another order.
@@ -54,18 +55,37 @@ def export(encoder: Encoder, out: str | Path, format: str) -> float:
     encoder = encoder.cpu().eval()
     example = torch.rand(3, 3, *encoder.input.size, generator=torch.Generator().manual_seed(0))
     if format == "timm":
-        with replacing_folder(out) as fresh:
+        with replacing_folder(out) as fresh, _said(encoder, format):
             write(encoder, fresh, example[:2])
             return _difference(encoder, run(fresh), example)
     with disk_errors(out, CheckpointError):
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
             made = Path(scratch) / f"made{SUFFIXES[format]}"  # torch.export insists on the name's ending
-            write(encoder, made, example[:2])
-            worst = _difference(encoder, run(made), example)
+            with _said(encoder, format):
+                write(encoder, made, example[:2])
+                worst = _difference(encoder, run(made), example)
             with replacing(out, CheckpointError) as temporary:
                 made.replace(temporary)
             return worst
+
+
+@contextmanager
+def _said(encoder: Encoder, format: str) -> Iterator[None]:
+    """What torch, ONNX or timm raise as one line: older ones cannot write or read back every network."""
+    try:
+        yield
+    except (ZooError, ImportError, OSError):
+        raise
+    except Exception as error:
+        import timm
+
+        text = str(error).strip()
+        why = f"{type(error).__name__}: {text.splitlines()[0][:200] if text else 'no reason given'}"
+        raise CheckpointError(
+            f"{encoder.name}: {format} does not work with torch {torch.__version__} and timm {timm.__version__} ({why}); "
+            "newer ones may"
+        ) from error
 
 
 class _Features(nn.Module):

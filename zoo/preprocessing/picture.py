@@ -11,6 +11,7 @@ import io
 import os
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +65,14 @@ def is_tensor(value: Any) -> bool:
     return torch is not None and isinstance(value, torch.Tensor)
 
 
-def decode(content: bytes, where: str) -> Image.Image:
+def decode(content: bytes, where: str, reduce: Callable[[int, int], int] | None = None) -> Image.Image:
     """Encoded bytes -> a PIL image of the mode it was stored in, upright by its EXIF orientation; the first frame.
+
+    Args:
+        content: of a file.
+        where: what an error calls it.
+        reduce: given width and height of the upright picture, says by what its sides may be divided: 1, 2, 4 or 8.
+            Only JPEG can be decoded at a part of its resolution; other formats are decoded whole.
 
     Raises:
         DataError: not an image, truncated, of a format whose decoder is not installed, or larger than PIL's
@@ -74,6 +81,12 @@ def decode(content: bytes, where: str) -> Image.Image:
     need_plugin(content, where)
     try:
         image = Image.open(io.BytesIO(content))
+        if reduce is not None and image.format == "JPEG":
+            width, height = image.size
+            turned = image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
+            by = reduce(height, width) if turned else reduce(width, height)
+            if by > 1:
+                image.draft(None, (width // by, height // by))
         image.load()
         ImageOps.exif_transpose(image, in_place=True)
         return image
