@@ -14,7 +14,7 @@ from pydantic import Field, field_validator, model_validator
 
 from training.augment.crops import Crop, check_crops, scaled
 from training.data_settings import Data, Monitor
-from training.methods import METHODS, method_class
+from training.methods import method_class
 from training.optim import OptimConfig
 from training.weight_mean import WeightMeanConfig
 from zoo.architectures import FAMILIES, family_class
@@ -143,10 +143,10 @@ class Recipe(Strict):
             smallest = (Encoder if family is None else family_class(family)).min_side
             check_crops(self._all_crops(), self._stages(), self.input.size[0], self.store_size(), smallest)
         if self.data.stream:
-            able = [name for name in METHODS if method_class(name).streams and not method_class(name).halves]
-            if self.method["name"] not in able:
+            own = method_class(self.method["name"])
+            if not own.streams or own.halves:
                 raise ValueError(
-                    f"method {self.method['name']!r} needs stored images; data.stream is for {', '.join(able)}"
+                    f"method {self.method['name']!r} needs stored images; data.stream is for simclr, moco, clsa and distill"
                 )
             if any(crop.native for crop in self._all_crops()):
                 raise ValueError("a native patch is cut from stored images; leave data.stream or the patch out")

@@ -139,7 +139,7 @@ def test_views_made_together_are_views_of_their_own_crops():
 
 
 def test_what_cannot_stream_is_refused(folder):
-    with pytest.raises(ConfigError, match=r"needs stored images; data.stream is for simclr, moco, clsa, distill"):
+    with pytest.raises(ConfigError, match=r"needs stored images; data.stream is for simclr, moco, clsa and distill"):
         streamed(folder, method={"name": "conrec"}, encoder={"family": "unet", "width": 8, "depth": 2})
     with pytest.raises(ConfigError, match=r"a native patch is cut from stored images"):
         streamed(folder, method={"name": "simclr", "views": [{"count": 2}, {"size": 8, "native": True}]})
