@@ -146,7 +146,8 @@ class Recipe(Strict):
             own = method_class(self.method["name"])
             if not own.streams or own.halves:
                 raise ValueError(
-                    f"method {self.method['name']!r} needs stored images; data.stream is for simclr, moco, clsa and distill"
+                    f"method {self.method['name']!r} needs stored images; data.stream is for simclr, moco, clsa and "
+                    "distill"
                 )
             if any(crop.native for crop in self._all_crops()):
                 raise ValueError("a native patch is cut from stored images; leave data.stream or the patch out")

@@ -82,10 +82,8 @@ def _said(encoder: Encoder, format: str) -> Iterator[None]:
 
         text = str(error).strip()
         why = f"{type(error).__name__}: {text.splitlines()[0][:200] if text else 'no reason given'}"
-        raise CheckpointError(
-            f"{encoder.name}: {format} does not work with torch {torch.__version__} and timm {timm.__version__} ({why});"
-            " newer ones may"
-        ) from error
+        versions = f"torch {torch.__version__} and timm {timm.__version__}"
+        raise CheckpointError(f"{encoder.name}: {versions} cannot do {format} ({why}); newer ones may") from error
 
 
 class _Features(nn.Module):
