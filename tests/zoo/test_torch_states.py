@@ -12,6 +12,7 @@ from torch import nn
 from tests.data_fixtures import noise
 from tests.zoo.checkpoints import write_small
 from tests.zoo.feature_fixtures import tiny_encoder
+from zoo.checkpoint import catalog
 from zoo.checkpoint.loading import load
 from zoo.errors import InputError
 from zoo.features.extract import embed, extract
@@ -99,8 +100,13 @@ def test_what_is_no_sequence_of_pictures_is_refused_in_one_line(encoder):
         extract(encoder, {"image": IMAGES[0]})
 
 
+@pytest.mark.parametrize("name", catalog.list_models(modality="image"))
+def test_every_published_encoder_can_be_traced(name):
+    test_tracing_passes_the_checks_of_the_input(load(name))
+
+
 def test_tracing_passes_the_checks_of_the_input(encoder):
-    x = torch.rand(2, 3, 16, 16)
+    x = torch.rand(2, 3, *encoder.input.size)
     with torch.no_grad():
         expected = encoder(x)
         torch.testing.assert_close(torch.jit.trace(encoder, x)(x), expected, rtol=1e-4, atol=1e-5)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 import torch
+import torch.fx
 import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from zoo.architectures.attention import at_least_float32
 from zoo.architectures.image import check_images
 from zoo.architectures.whitening import DIMENSIONS, Whitening
 from zoo.encoder import Encoder
@@ -16,6 +18,7 @@ from zoo.errors import ConfigError, InputError, nearest
 from zoo.preprocessing.image import ImageInput, ImageTransform
 from zoo.strict import Strict
 
+torch.fx.wrap("at_least_float32")  # a choice by dtype, which torch.fx cannot trace
 #: Three halvings of a smaller image leave no pixel to spare.
 SMALLEST = 16
 Width = Annotated[int, Field(ge=8, le=4096)]
@@ -103,7 +106,7 @@ class Airbench(Encoder):
 
     def pool(self, features: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Global mean, or the mean joined with the maximum; at least float32."""
-        features = features if features.dtype == torch.float64 else features.float()
+        features = at_least_float32(features)
         mean = features.mean((2, 3))
         return mean if self.arguments.pool == "mean" else torch.cat([mean, features.amax((2, 3))], dim=1)
 

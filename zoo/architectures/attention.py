@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import Literal
 
 import torch
+import torch.fx
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -15,6 +16,22 @@ from zoo.errors import ConfigError
 from zoo.preprocessing.image import ImageInput
 
 Pool = Literal["attention", "average"]
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """`x` in float32, or in float64 if it is that already."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def _weighted_mean(features: Tensor, mask: Tensor, epsilon: float) -> Tensor:
+    with torch.autocast(features.device.type, enabled=False):
+        weighted = (at_least_float32(features) * mask).sum(dim=(2, 3))
+        return weighted / (mask.sum(dim=(2, 3)) + epsilon)
+
+
+# torch.fx cannot look into a region of autocast, nor into a choice by dtype; it calls these functions.
+torch.fx.wrap("at_least_float32")
+torch.fx.wrap("_weighted_mean")
 
 
 class AttentionPool(nn.Module):
@@ -45,21 +62,18 @@ class AttentionPool(nn.Module):
 
     def mask(self, features: Tensor) -> Tensor:
         """`(N, C, H, W)` -> `(N, 1, H, W)` weights in 0..1, at least float32."""
-        return torch.sigmoid(_at_least_float32(self.layers(features)))
+        return torch.sigmoid(at_least_float32(self.layers(features)))
 
     def forward(self, features: Tensor) -> Tensor:
         """`(N, C, H, W)` -> `(N, C)`, at least float32; a constant mask gives the plain mean."""
-        mask = self.mask(features)
-        with torch.autocast(features.device.type, enabled=False):
-            weighted = (_at_least_float32(features) * mask).sum(dim=(2, 3))
-            return weighted / (mask.sum(dim=(2, 3)) + self.EPSILON)
+        return _weighted_mean(features, self.mask(features), self.EPSILON)
 
 
 class AveragePool(nn.Module):
     """Plain mean over positions: `(N, C, H, W)` -> `(N, C)`, at least float32."""
 
     def forward(self, features: Tensor) -> Tensor:
-        return _at_least_float32(features).mean(dim=(2, 3))
+        return at_least_float32(features).mean(dim=(2, 3))
 
 
 def make_pool(kind: Pool, channels: int, dropout: float) -> nn.Module:
@@ -153,7 +167,3 @@ def initialise_convolutions(module: nn.Module) -> None:
             nn.init.xavier_uniform_(layer.weight)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
-
-
-def _at_least_float32(x: Tensor) -> Tensor:
-    return x if x.dtype == torch.float64 else x.float()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.fx
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -27,6 +28,14 @@ PATCHES = 10 * DIMENSIONS
 LEAST_DEVIATION = 2 / 255
 #: Images whose patches are unfolded together: 30 MB at 32 px.
 CHUNK = 256
+
+
+def _convolved(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    with torch.autocast(x.device.type, enabled=False):
+        return F.conv2d(x.to(weight.dtype), weight, bias)
+
+
+torch.fx.wrap("_convolved")  # torch.fx cannot look into a region of autocast; it calls the function
 
 
 class Whitening(nn.Module):
@@ -49,8 +58,7 @@ class Whitening(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """In float32 under autocast too: bfloat16 would round away the faint components."""
-        with torch.autocast(x.device.type, enabled=False):
-            return F.conv2d(x.to(self.weight.dtype), self.weight, self.offset + self.bias)
+        return _convolved(x, self.weight, self.offset + self.bias)
 
     @torch.no_grad()
     def fit(self, images: Tensor) -> None:
