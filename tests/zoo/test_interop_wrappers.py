@@ -187,3 +187,19 @@ def test_a_vision_transformer_of_moco_v3(tmp_path):
     assert config.architecture.arguments["model_args"]["num_heads"] == 12
     with torch.no_grad():
         torch.testing.assert_close(zoo.load(f"local-dir:{tmp_path / 'out'}")(X), model(X), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("container", ["state_dict", "model", "model_state_dict", "net"])
+def test_the_usual_entries_of_a_file_are_looked_into_whatever_the_layout(container, tmp_path):
+    model = network()
+    saved = {container: model.state_dict(), "optimizer": {"state": {}, "lr": 0.1}, "epoch": np.float64(3)}
+    torch.save(saved, tmp_path / "file.pth")
+    arguments = {"architecture": "resnet18", "model_args": ARGS}
+    import_checkpoint(tmp_path / "file.pth", "torchvision", tmp_path / "out", **arguments)
+    check(zoo.load(f"local-dir:{tmp_path / 'out'}"), model)
+
+
+def test_two_state_dicts_in_one_file_are_not_guessed_between(tmp_path):
+    torch.save({"encoder": network().state_dict(), "net": network().state_dict()}, tmp_path / "file.pth")
+    with pytest.raises(CheckpointError, match="holds no state dict"):
+        import_checkpoint(tmp_path / "file.pth", "torchvision", tmp_path / "out", architecture="resnet18")

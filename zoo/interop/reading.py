@@ -39,6 +39,20 @@ PLAIN: list[Any] = [
 ]
 
 
+#: Entries under which training programs keep a network's state dict, beside those of the optimiser and the like.
+CONTAINERS = (
+    "state_dict",
+    "model",
+    "model_state_dict",
+    "model_state",
+    "network",
+    "net",
+    "encoder",
+    "module",
+    "weights",
+)
+
+
 class Foreign(NamedTuple):
     """What a file holds: the state dict, the other top-level entries, and the file's sha256."""
 
@@ -69,6 +83,8 @@ def read_foreign(path: Path, container: str | None) -> Foreign:
     inner: Any = content
     for key in (container or "").split("."):
         inner = inner.get(key) if isinstance(inner, dict) else None
+    if not isinstance(inner, dict):
+        container, inner = _usual_container(content, container)
     state = _flat(inner) if isinstance(inner, dict) else content
     wrong = next((key for key, value in state.items() if not isinstance(value, Tensor)), None)
     if not state or wrong is not None:
@@ -78,6 +94,18 @@ def read_foreign(path: Path, container: str | None) -> Foreign:
         )
     extras = {} if state is content else {k: v for k, v in content.items() if k != (container or "").split(".")[0]}
     return Foreign({str(key): value for key, value in state.items()}, extras, digest)
+
+
+def _usual_container(content: dict[Any, Any], container: str | None) -> tuple[str | None, Any]:
+    """The one entry by which training programs usually keep a state dict, where the layout's own is not there."""
+    if any(isinstance(value, Tensor) for value in content.values()):
+        return container, None  # the file is itself a state dict
+    found = [name for name in CONTAINERS if isinstance(content.get(name), dict) and _has_tensors(content[name])]
+    return (found[0], content[found[0]]) if len(found) == 1 else (container, None)
+
+
+def _has_tensors(value: Any) -> bool:
+    return any(isinstance(each, Tensor) for each in value.values())
 
 
 def _flat(state: dict[Any, Any]) -> dict[Any, Any]:
