@@ -84,8 +84,8 @@ def difference(
         other=name,
         metric=metric,
         value=value,
-        low=value - half,
-        high=value + half,
+        low=max(min(-1.0, value), value - half),
+        high=min(max(1.0, value), value + half),
         p=p,
         test="mcnemar" if exact else "bootstrap",
         groups=None if groups is None else len(np.unique(groups)),
@@ -96,7 +96,8 @@ def pooled(scores: Scores, groups: np.ndarray | None = None, seed: int = 0) -> M
     """Mean over initialisations, with a 95 % interval that covers them, draws and test samples."""
     value, error, freedom = _estimate(scores.values, scores.classes, groups, seed)
     half, _ = _student(value, error, freedom)
-    return Metric(value=value, low=value - half, high=value + half)
+    # Few persons make wide intervals, but no share lies beyond all or nothing.
+    return Metric(value=value, low=max(min(0.0, value), value - half), high=min(max(1.0, value), value + half))
 
 
 def mcnemar(right: np.ndarray, other: np.ndarray) -> float:

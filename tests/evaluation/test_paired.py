@@ -179,3 +179,13 @@ def test_groups_reach_the_rows_and_one_group_is_said():
     for row in table_rows(found, one, None, None, shared):
         assert ONE_GROUP in row.warnings and all(each.groups is None for each in row.versus)
         assert all(each.high > each.low for each in row.versus)
+
+
+def test_an_interval_ends_at_all_or_nothing():
+    """Two persons leave one degree of freedom, whose t of 12.7 made [-113, +119] points of a share."""
+    values = np.array([1.0] * 7 + [0.0] * 3 + [1.0] * 5 + [0.0] * 5)[None, None]
+    groups = np.repeat([0, 1], 10)
+    found = difference(Scores(values), Scores(1 - values), "other", "top1", groups)
+    assert -1 <= found.low < found.value < found.high <= 1 and (found.low, found.high) == (-1, 1)
+    metric = pooled(Scores(values), groups)
+    assert 0 <= metric.low < metric.value < metric.high <= 1
