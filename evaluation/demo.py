@@ -30,7 +30,7 @@ LEGEND = (
 #: The first probe takes less than half of this on two cores with AVX2; later than this the demo says that it is slow.
 SLOW_SECONDS = 60
 #: Modality -> the encoders that the demo prefers, best first. Patterns alone would take the first by the alphabet.
-BUNDLED = {"image": ("simclr_airbench94_cifar10", "simclr*", "*"), "skeleton": ("ms2l*", "*")}
+BUNDLED = {"image": ("distill_airbench_cifar10", "simclr*", "*"), "skeleton": ("ms2l*", "*")}
 
 
 def default_encoder(modality: str = "image") -> str:

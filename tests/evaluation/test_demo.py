@@ -15,7 +15,7 @@ from zoo.errors import UnknownNameError
 
 
 def test_the_bundled_demo_shows_the_strongest_encoder_of_cifar10():
-    assert default_encoder() == "simclr_airbench94_cifar10"
+    assert default_encoder() == "distill_airbench_cifar10"
     assert default_encoder("skeleton") == "ms2l_bigru_nucla"
 
 
@@ -23,13 +23,13 @@ def test_another_catalogue_gives_what_it_has(tmp_path, monkeypatch):
     monkeypatch.setenv("ZOO_CHECKPOINTS", str(tmp_path))
     with pytest.raises(UnknownNameError, match="no image encoder"):
         default_encoder()
-    for name in ("conrec_small_toys", "simclr_a_toys", "simclr_airbench94_cifar10"):
+    for name in ("conrec_small_toys", "simclr_a_toys", "distill_airbench_cifar10"):
         write_small(tmp_path / name)
         config = json.loads((tmp_path / name / "config.json").read_text())
         (tmp_path / name / "config.json").write_text(json.dumps({**config, "name": name}))
-    assert default_encoder() == "simclr_airbench94_cifar10"
-    for name in ("simclr_airbench94_cifar10", "simclr_a_toys"):
-        expected = {"simclr_airbench94_cifar10": "simclr_a_toys", "simclr_a_toys": "conrec_small_toys"}[name]
+    assert default_encoder() == "distill_airbench_cifar10"
+    for name in ("distill_airbench_cifar10", "simclr_a_toys"):
+        expected = {"distill_airbench_cifar10": "simclr_a_toys", "simclr_a_toys": "conrec_small_toys"}[name]
         (tmp_path / name / "config.json").unlink()
         assert default_encoder() == expected
 

@@ -251,7 +251,7 @@ def demo(
     data: Annotated[
         str | None, typer.Option(help="a dataset; default: data/cifar10 if it is there, else digits; or made motion")
     ] = None,
-    encoder: Annotated[str | None, typer.Option(help="default: the bundled SimCLR encoder")] = None,
+    encoder: Annotated[str | None, typer.Option(help="default: a bundled one")] = None,
     out: Annotated[Path, typer.Option(help="where the report goes")] = Path("reports/demo"),
     limit: Annotated[int, typer.Option(min=20, help="at most this many samples a split")] = 600,
     modality: Annotated[str, typer.Option(help="image or skeleton: which encoder and data are taken")] = "image",
