@@ -34,7 +34,7 @@ BUNDLED = {"image": ("distill_airbench_cifar10", "simclr*", "*"), "skeleton": ("
 
 
 def default_encoder(modality: str = "image") -> str:
-    """The bundled SimCLR image encoder or MS2L skeleton encoder, else any of that modality in the catalogue.
+    """The bundled distilled image encoder or MS²L skeleton encoder, else any of that modality in the catalogue.
 
     Raises:
         UnknownNameError: the catalogue holds no such encoder, or there is no such modality.
