@@ -15,6 +15,7 @@ import torch
 import yaml
 
 import zoo
+from training import distributed
 from training.__main__ import main
 from training.loop import Trainer
 from training.methods import METHODS
@@ -48,7 +49,10 @@ def tiny(**changes):
 
 def trainer_for(path, recipe):
     folder = RunFolder(path)
-    folder.prepare(recipe, "test")
+    for rank in range(distributed.world_size()):  # in turn, as one folder may be that of all
+        if rank == distributed.rank():
+            folder.prepare(recipe, "test")
+        distributed.barrier()
     return Trainer(recipe, folder, CPU)
 
 
