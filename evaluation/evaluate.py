@@ -118,8 +118,9 @@ def evaluate(
     own: tuple[Features, Features] | None = None
     found: dict[str, dict[str, Measured]] = {}
     for subject in ("encoder", "untrained", "raw") if floors else ("encoder",):
-        key = _raw_key(encoder, (train, test, validation), chosen, seed) if subject == "raw" else ""
-        if raw_results is not None and key in raw_results:
+        shares = subject == "raw" and raw_results is not None
+        key = _raw_key(encoder, (train, test, validation), chosen, seed) if shares else ""
+        if shares and key in raw_results:
             found[subject] = raw_results[key]
             continue
         collected = found.setdefault(subject, {})
@@ -133,7 +134,7 @@ def evaluate(
                 if progress is not None:
                     progress(f"{each.name} on {subject}", 0, 1)
                 collect(each, parts, held, collected)
-        if raw_results is not None and subject == "raw":
+        if shares:
             raw_results[key] = collected
     assert own is not None
     shared = {

@@ -6,6 +6,7 @@ import builtins
 import errno
 import io
 import os
+import pathlib
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -46,6 +47,8 @@ class FullDisk:
         with self.monkeypatch.context() as patch:
             patch.setattr(builtins, "open", covered)
             patch.setattr(io, "open", covered)
+            if hasattr(pathlib, "_NormalAccessor"):  # Python 3.10 took `io.open` when pathlib was imported
+                patch.setattr(pathlib._NormalAccessor, "open", staticmethod(covered))
             patch.setattr(os, "fsync", lambda descriptor: (self.count(), sync(descriptor))[1])
             action()
 

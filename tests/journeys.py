@@ -33,7 +33,6 @@ class Journey:
 
     def __init__(self, run: Run, folder: Path, **filled: str) -> None:
         self.run, self.folder, self.filled = run, folder, filled
-        self.followed: list[str] = []
 
     def type(self, *words: str, status: int = 0) -> str:
         """Run a command that ends with `status`; gives what it printed."""
@@ -46,10 +45,8 @@ class Journey:
         said = []
         for command in COMMAND.findall(" ".join(text.split("\n"))):
             said.append(self.type(*(self.filled.get(word, word) for word in shlex.split(command)), *more))
-            self.followed.append(command)
         for call in CALL.findall(text):
             said.append(self.type("python", "-c", f"import zoo; print({call}.num_features)"))
-            self.followed.append(call)
         assert said, f"nothing is advised in: {text}"
         return "\n".join(said)
 

@@ -135,17 +135,20 @@ class Batches:
     in a thread while the current one trains.
     """
 
-    def __init__(self, array: np.ndarray, device: torch.device, labels: np.ndarray | None = None) -> None:
+    #: Whether the array may live on the accelerator.
+    may_reside = True
+
+    def __init__(self, array: Any, device: torch.device, labels: np.ndarray | None = None) -> None:
         self.array, self.device = array, device
         self.labels = _as_tensor(labels)
         self.known: dict[str, np.ndarray] = {}
         self.resident: Tensor | None = None
-        if device.type == "cuda":
+        if device.type == "cuda" and self.may_reside:
             free, _ = torch.cuda.mem_get_info(device)
             if array.nbytes < RESIDENT_SHARE * free:
                 self.resident = torch.from_numpy(np.ascontiguousarray(array)).to(device)
         self._reader = ThreadPoolExecutor(1) if self.resident is None else None
-        self._next: tuple[bytes, Future[Tensor]] | None = None
+        self._next: tuple[bytes, Future[Any]] | None = None
 
     def get(self, rows: np.ndarray) -> dict[str, Tensor]:
         """The samples at `rows` of the array."""
@@ -197,12 +200,8 @@ class SkeletonBatches(Batches):
     With `labels`, also `"labels": int64 (N,)`.
     """
 
-    def __init__(self, store: SequenceStore, device: torch.device, labels: np.ndarray | None = None) -> None:
-        self.store, self.device = store, device
-        self.labels = _as_tensor(labels)
-        self.known = {}
-        self.resident, self._next = None, None
-        self._reader = ThreadPoolExecutor(1)
+    may_reside = False
+    array: SequenceStore
 
     def get(self, rows: np.ndarray) -> dict[str, Tensor]:
         """The sequences at `rows` of the store."""
@@ -213,7 +212,7 @@ class SkeletonBatches(Batches):
         return {name: part.to(self.device, non_blocking=True) for name, part in parts.items()} | self._beside(rows)
 
     def _read(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
-        x, lengths = pad_sequences([self.store.sequence(row) for row in rows.tolist()])
+        x, lengths = pad_sequences([self.array.sequence(row) for row in rows.tolist()])
         return (x.pin_memory(), lengths.pin_memory()) if self.device.type == "cuda" else (x, lengths)
 
 

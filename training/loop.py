@@ -287,12 +287,12 @@ class Trainer:
         recipe = self.recipe
         lr = schedule(self.step, self.total_steps, recipe.optim, self.steps_per_epoch, self.peak)
         set_learning_rate(self.optimizer, lr)
-        self.method.set_view_size(recipe.view_size(self.step, self.total_steps))
+        view_size = recipe.view_size(self.step, self.total_steps)
+        self.method.set_view_size(view_size)
         seed = step_seed(recipe.seed, self.step + 1, self.rank)
         torch.manual_seed(seed)
         generator = torch.Generator(self.device).manual_seed(seed)
         parts = np.split(self._local_rows(self.step), recipe.accumulate)
-        view_size = recipe.view_size(self.step, self.total_steps)
         self.optimizer.zero_grad(set_to_none=True)
         terms: dict[str, torch.Tensor] = {}
         for number, rows in enumerate(parts, start=1):

@@ -166,8 +166,8 @@ def _train(recipe: Recipe, path: Path, minutes: float | None, fresh: bool, how: 
                 held.enter_context(folder.locked())
             if fresh:
                 folder.clear()
-            new = folder.prepare(recipe, how.command)
-            held.callback(lambda: new and folder.forget())
+            if folder.prepare(recipe, how.command):
+                held.callback(folder.forget)
         distributed.barrier()
         return _run(recipe, folder, minutes, how)
 

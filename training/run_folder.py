@@ -50,7 +50,11 @@ class RunFolder:
 
     def is_empty(self) -> bool:
         """Whether nothing is there, or no more than the lock of a run that could not start."""
-        return not self.path.exists() or all(child.name.startswith(LOCK) for child in self.path.iterdir())
+        return not self.path.exists() or not self._contents()
+
+    def _contents(self) -> list[Path]:
+        """All but the lock and the note of who holds it."""
+        return [child for child in self.path.iterdir() if not child.name.startswith(LOCK)]
 
     def has_state(self) -> bool:
         """Whether a training here has saved its state, so that the next one continues."""
@@ -69,9 +73,7 @@ class RunFolder:
 
     def clear(self) -> None:
         """Delete all but the lock, which the caller holds."""
-        for child in self.path.iterdir():
-            if child.name.startswith(LOCK):
-                continue
+        for child in self._contents():
             if child.is_dir() and not child.is_symlink():
                 shutil.rmtree(child)
             else:
@@ -107,7 +109,7 @@ class RunFolder:
 
     def forget(self) -> None:
         """Delete what `prepare` wrote if nothing came of it, so that a mended command finds no other run's recipe."""
-        if {child.name for child in self.path.iterdir() if not child.name.startswith(LOCK)} <= PREPARED:
+        if {child.name for child in self._contents()} <= PREPARED:
             for name in PREPARED:
                 (self.path / name).unlink(missing_ok=True)
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,6 +80,9 @@ class StreamBatches(Batches):
         labels: as for `Batches`.
     """
 
+    may_reside = False
+    array: WholePictures
+
     def __init__(
         self,
         pictures: WholePictures,
@@ -89,9 +91,7 @@ class StreamBatches(Batches):
         scaled: bool = True,
         labels: np.ndarray | None = None,
     ) -> None:
-        super().__init__(np.empty((0, 1, 1, 3), dtype=np.uint8), device, labels)
-        self.array, self.resident = pictures, None
-        self._reader = self._reader or ThreadPoolExecutor(1)
+        super().__init__(pictures, device, labels)
         self.draws, self.scaled = draws, scaled
         self._ahead: tuple[tuple, Callable[[], list[Tensor]]] | None = None
 

@@ -6,8 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from zoo.checkpoint import catalog
-from zoo.checkpoint.catalog import EMBEDDED
+from zoo.checkpoint.catalog import EMBEDDED, roots
 from zoo.checkpoint.config import CheckpointConfig, check_name
 from zoo.checkpoint.loading import load_source
 from zoo.checkpoint.opening import check_mirror
@@ -98,7 +97,7 @@ def _encoder_folder(run: Path) -> FolderSource:
 
 def _destinations(out: str | Path | None, cards_dir: str | Path | None) -> tuple[Path, Path]:
     checkout = EMBEDDED.parent.parent
-    found = catalog.roots()[0] if out is None else Path(out)
+    found = roots()[0] if out is None else Path(out)
     if out is None and found == EMBEDDED and not (checkout / "pyproject.toml").is_file():
         found = Path("checkpoints")  # an installed package is no place for anybody's work
     beside = checkout / "model_cards" if found == EMBEDDED else found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -34,7 +33,6 @@ class WholePictures:
         self.dataset = dataset
         self.pool = ThreadPoolExecutor(workers, thread_name_prefix="pictures")
         self.shape = (len(dataset), side, side, 3)
-        self.nbytes = math.prod(self.shape)
 
     def __len__(self) -> int:
         return len(self.dataset)
