@@ -94,7 +94,16 @@ def multiplies_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     native = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-    return device.type == "cpu" and native is not None and bool(native())
+    return device.type == "cpu" and native is not None and bool(native()) and not _kernels_without_bf16()
+
+
+def _kernels_without_bf16() -> bool:
+    """Whether the environment keeps oneDNN, which multiplies for torch, from the CPU's bfloat16 instructions.
+
+    `ONEDNN_MAX_CPU_ISA=AVX2` shows what an older CPU would do; bf16 would take seven times as long as fp32 there.
+    """
+    allowed = os.environ.get("ONEDNN_MAX_CPU_ISA", os.environ.get("DNNL_MAX_CPU_ISA", "")).upper()
+    return allowed in ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI")
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
