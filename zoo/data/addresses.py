@@ -41,6 +41,9 @@ def open_dataset(
               endings such as `_set`; class folders without splits are divided by chance, see `test_share`;
             - a folder of images with a table or lists of labels, or such a table (`zoo/data/readers/label_table.py`);
             - a `.parquet` file or a folder of them;
+            - WebDataset shards: a `.tar`, a folder or pattern of them (`"train-{0000..0099}.tar"`, `"train-*.tar"`),
+              `"https://host/train-{0000..0099}.tar"` or `"pipe:COMMAND"`, options behind a `#`
+              (`zoo/data/readers/webdataset.py`);
             - a torchvision name such as `"CIFAR10"` (a folder of the same name is `"./CIFAR10"`), or
               `"CUB200"` or `"StanfordDogs"`, which torchvision lacks;
             - `"digits"`: scikit-learn's 1,797 digits; `"digits:placed"`: the same at random places and scales;
@@ -207,7 +210,8 @@ def _unknown_file(path: Path) -> DataError:
     if suffix in SUFFIXES:
         return DataError(f"{path} is a single image; open the folder that holds it")
     if suffix in (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z"):
-        return DataError(f"{path} is an archive; unpack it and open the folder")
+        shards = "; shards of WebDataset must be plain .tar files" if ".tar" in path.name or suffix == ".tgz" else ""
+        return DataError(f"{path} is an archive; unpack it and open the folder{shards}")
     if suffix in (".pth", ".pt", ".ckpt", ".safetensors", ".bin"):
         return DataError(f"{path} is a file of weights, not a dataset; expected {examples()}")
     return DataError(f"{path} is a file of a kind that holds no dataset; expected {examples()}")

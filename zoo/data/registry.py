@@ -22,6 +22,7 @@ from zoo.data.readers.synthetic_grey import GreySets
 from zoo.data.readers.synthetic_motion import Motion
 from zoo.data.readers.synthetic_shapes import Shapes
 from zoo.data.readers.torchvision_sets import TorchvisionSets
+from zoo.data.readers.webdataset import WebDataset
 
 #: Asked in this order; the first that recognises an address opens it. `Folder` takes any folder, so it comes last.
 READERS: list[type[Reader]] = [
@@ -39,6 +40,7 @@ READERS: list[type[Reader]] = [
     NUCLA,
     NTU,
     PKU,
+    WebDataset,
     LabelTable,
     Parquet,
     Folder,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from zoo.data.images import SUFFIXES
@@ -32,6 +32,28 @@ def split_of(name: str) -> str | None:
     """The split that a folder or file name means (`Training_set` -> `"train"`), or None."""
     match = _SPLIT.fullmatch(name.strip().lower())
     return SPLIT_WORDS[match[1]] if match else None
+
+
+def splits_of_files(names: Sequence[str], where: str, example: str) -> dict[str, list[int]]:
+    """split -> positions of its files, told by the words in their names; all of them `"all"` where none tells one.
+
+    Args:
+        names: paths relative to the folder that holds them all.
+        where: names that folder in errors. example: of a file whose name tells its split.
+
+    Raises:
+        DataError: only some of the names tell a split.
+    """
+    splits: dict[str, list[int]] = {}
+    for position, name in enumerate(names):
+        words = re.split(r"[-_./\\]", name.lower())
+        named = [SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS]
+        splits.setdefault(named[-1] if named else "all", []).append(position)
+    if len(splits) > 1 and "all" in splits:
+        raise DataError(
+            f"{names[splits['all'][0]]} names no split, while other files of {where} do; rename it as in {example}"
+        )
+    return splits
 
 
 def visible(name: str) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import bisect
 import json
 import os
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,7 +18,7 @@ from zoo.data.base import Dataset, file_state
 from zoo.data.labels import encode_labels
 from zoo.data.reader import PathReader
 from zoo.data.readers.folder import first_file
-from zoo.data.tree import SPLIT_WORDS, visible
+from zoo.data.tree import splits_of_files, visible
 from zoo.device import workers
 from zoo.errors import DataError
 from zoo.preprocessing.picture import decode
@@ -84,17 +83,10 @@ def parquet_splits(address: Path) -> dict[str, list[str]]:
     if not files:
         raise DataError(f"{address} holds no .parquet file")
     base = address.parent if address.is_file() else address
-    splits: dict[str, list[str]] = {}
-    for file in files:
-        words = re.split(r"[-_./\\]", os.path.relpath(file, base).lower())
-        named = [SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS]
-        splits.setdefault(named[-1] if named else "all", []).append(file)
-    if len(splits) > 1 and "all" in splits:
-        raise DataError(
-            f"{splits['all'][0]} names no split, while other files of {address} do; "
-            "rename it as in train-00000-of-00001.parquet"
-        )
-    return splits
+    found = splits_of_files(
+        [os.path.relpath(file, base) for file in files], str(address), "train-00000-of-00001.parquet"
+    )
+    return {split: [files[i] for i in places] for split, places in found.items()}
 
 
 def open_parquet(address: Path, split: str) -> BytesImages:

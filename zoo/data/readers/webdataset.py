@@ -1,0 +1,365 @@
+"""WebDataset shards: plain tar files of pictures, labels beside them; read in any order through an index.
+
+The address is a `.tar`, a folder of them, a pattern (`train-{0000..0099}.tar`, `train-*.tar`), an `https://` URL or
+`pipe:COMMAND`, both with braces. `webdataset:` before it says so where it is not told by the name. Behind a `#` stand
+options, joined by `&`:
+
+- `image=ENDING`: which member is the picture, where samples hold several;
+- `label=ENDING`, `label=json:FIELD`, `label=folder` or `label=none`: what is the class. Without it `cls` is, or else a
+  field of `json` that is called `label`, `class` or alike;
+- `keys=shard`: names of samples begin with that of their shard, where shards repeat keys.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from zoo.data.base import Dataset, file_state
+from zoo.data.images import SUFFIXES
+from zoo.data.labels import encode_labels
+from zoo.data.reader import Address, Options, Reader
+from zoo.data.remote import copies, is_remote, name_of
+from zoo.data.shards import NONE, PackedNames, ShardIndex, shard_index, shard_state
+from zoo.data.tree import split_of, splits_of_files, visible
+from zoo.errors import ChangedError, DataError, nearest
+from zoo.preprocessing.picture import decode
+
+PREFIX = "webdataset:"
+OPTIONS = ("image", "label", "keys")
+_OPTIONS = re.compile(r"#(\w+=[^#]*)$")
+_PATTERN = re.compile(r"[{*?\[]")
+COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A shard: its path on this disk, and its name, which tells the split."""
+
+    path: str
+    name: str
+
+
+class ShardImages(Dataset):
+    """Pictures in tar shards. Keys are the names of their members, as if the shards were unpacked into one folder.
+
+    Args:
+        shards: absolute paths.
+        counts: samples of each shard.
+        offsets, sizes: `(N,)` int64, of a picture's bytes in its shard.
+        others: as in `Dataset`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        split: str,
+        shards: Sequence[str],
+        counts: Sequence[int],
+        offsets: np.ndarray,
+        sizes: np.ndarray,
+        keys: Sequence[str],
+        labels: np.ndarray | None,
+        class_names: Sequence[str],
+    ) -> None:
+        super().__init__(name, split, keys, labels, class_names)
+        self.shards, self.starts = list(shards), np.cumsum([0, *counts])
+        self.offsets, self.sizes = offsets, sizes
+
+    def content(self, index: int) -> bytes:
+        path, size = self._shard(index), int(self.sizes[index])
+        try:
+            with open(path, "rb", buffering=0) as file:
+                file.seek(int(self.offsets[index]))
+                content = file.read(size)
+                while len(content) < size and (more := file.read(size - len(content))):
+                    content += more
+        except OSError as error:
+            raise DataError(f"{path} cannot be read ({error.strerror}); restore it or open the shards again") from None
+        if len(content) < size:
+            raise DataError(f"{path} ends within {self.keys[index]}; it was cut off since it was opened, restore it")
+        return content
+
+    def encoded(self, index: int) -> tuple[bytes, str]:
+        return self.content(index), f"{self._shard(index)}: {self.keys[index]}"
+
+    def sample(self, index: int) -> Image.Image:
+        return decode(*self.encoded(index))
+
+    def _shard(self, index: int) -> str:
+        index = range(len(self))[index]
+        return self.shards[int(np.searchsorted(self.starts, index, side="right")) - 1]
+
+    def _state(self) -> str:
+        own = hashlib.sha256(np.ascontiguousarray(self.offsets).tobytes() + self.starts.tobytes())
+        own.update(b"-" if self.labels is None else self.labels.tobytes())
+        own.update(b"\0".join(name.encode() for name in self.class_names))
+        return file_state(self.shards, [f"{own.hexdigest()} {self.keys[int(start)]}" for start in self.starts[:-1]])
+
+
+class WebDataset(Reader):
+    """Tar shards, see the head of this file."""
+
+    example = "a .tar of WebDataset, a folder or pattern of them ('train-{0000..0099}.tar', 'https://...', 'pipe:...')"
+    takes = ("test_share", "seed")
+
+    def __init__(self, address: Address, options: Options) -> None:
+        super().__init__(address, options)
+        self.text, self.chosen = parse_address(address.text)
+
+    @classmethod
+    def recognises(cls, address: Address) -> bool:
+        text = _OPTIONS.sub("", address.text)
+        if not address.is_path:
+            if text.startswith((PREFIX, "pipe:")):
+                return True
+            if is_remote(text):
+                return ".tar" in text
+        if os.path.exists(os.path.expanduser(text)):
+            path = Path(text).expanduser()
+            return path.suffix.lower() == ".tar" if path.is_file() else bool(shards_below(path))
+        return bool(_PATTERN.search(text)) and text.lower().endswith(".tar")
+
+    @cached_property
+    def shards(self) -> list[Shard]:
+        """All shards in order; remote ones are copied first."""
+        found = find_shards(self.text)
+        places: dict[str, str] = {}
+        for shard in found:
+            real = os.path.realpath(shard.path)
+            if real in places:
+                raise DataError(f"{self.address} names {shard.name} twice (as {places[real]}); each shard counts once")
+            places[real] = shard.name
+        return found
+
+    @cached_property
+    def by_split(self) -> dict[str, list[Shard]]:
+        """split -> its shards."""
+        home = os.path.commonpath([os.path.dirname(shard.name) for shard in self.shards]) or "."
+        inside = [os.path.relpath(shard.name, home) for shard in self.shards]
+        found = splits_of_files(inside, str(self.address), "train-0000.tar")
+        return {split: [self.shards[i] for i in places] for split, places in found.items()}
+
+    @cached_property
+    def indices(self) -> dict[Shard, ShardIndex]:
+        """The index of every shard. Raises DataError for one without a proper end, unless `skip_bad`."""
+        found = {
+            shard: shard_index(shard.path, self.chosen.get("image"), self.chosen.get("label")) for shard in self.shards
+        }
+        for shard, index in found.items():
+            if index.problem and not self.options.skip_bad:
+                raise DataError(
+                    f"{shard.path} {index.problem}; copy or write it again, or take the {len(index):,} samples before "
+                    "with skip_bad=True"
+                )
+        return found
+
+    def splits(self) -> list[str]:
+        return list(self.by_split)
+
+    def divisible(self) -> bool:
+        return all((self.indices[shard].sources != NONE).any() for shard in self.by_split.get("all", ()))
+
+    def open(self, split: str) -> ShardImages:
+        shards = self.by_split[split]
+        indices = [self.indices[shard] for shard in shards]
+        if not sum(map(len, indices)):
+            raise DataError(self._no_picture(indices))
+        self._check_repeats(shards, indices)
+        columns = {name: self._labels([self.indices[each] for each in part]) for name, part in self.by_split.items()}
+        labels, names = encode_labels(columns, split, (), str(self.address))
+        filled = [(shard, index) for shard, index in zip(shards, indices, strict=True) if len(index)]
+        data = ShardImages(
+            self._name(),
+            split,
+            [shard.path for shard, _ in filled],
+            [len(index) for _, index in filled],
+            np.concatenate([index.offsets for _, index in filled]),
+            np.concatenate([index.sizes for _, index in filled]),
+            _keys(filled, self.chosen.get("keys") == "shard"),
+            labels,
+            names,
+        )
+        data.check_unchanged()  # from here on the dataset watches its files
+        for shard, index in zip(shards, indices, strict=True):
+            if shard_state(shard.path, self.chosen.get("image"), self.chosen.get("label")) != index.state:
+                raise ChangedError(f"{shard.path} changed while the shards were opened; open them again")
+        return self._told(data, shards, indices)
+
+    def _told(self, data: ShardImages, shards: list[Shard], indices: list[ShardIndex]) -> ShardImages:
+        """With what was left out and not used."""
+        for index in indices:
+            data.reported(index.left)
+        data.reported({"shards cut off": [s.name for s, i in zip(shards, indices, strict=True) if i.problem]})
+        beside: dict[str, int] = {}
+        for index in indices:
+            for ending, count in index.beside.items():
+                beside[ending] = beside.get(ending, 0) + count
+        if beside:
+            counted = ", ".join(f"{count:,} .{ending}" for ending, count in sorted(beside.items()))
+            data.reported(notes=[f"members of samples that were not used: {counted}"])
+        if is_remote(self.text):
+            size = sum(os.path.getsize(shard.path) for shard in shards)
+            data.reported(notes=[f"read from copies in {Path(shards[0].path).parent} ({size / 1e9:.1f} GB)"])
+        return data
+
+    def _labels(self, indices: Sequence[ShardIndex]) -> list[int | str] | None:
+        sources = [index.sources for index in indices]
+        kinds = set(np.unique(np.concatenate(sources)).tolist())
+        if kinds <= {NONE}:
+            wanted = self.chosen.get("label")
+            if wanted not in (None, "none") and sum(map(len, indices)):
+                seen = sorted({ending for index in indices for ending in index.beside})
+                raise DataError(
+                    f"{self.address}: no sample has a label {wanted!r}; beside pictures there is "
+                    f"{', '.join(seen) or 'nothing'}"
+                )
+            return None
+        if NONE in kinds:
+            absent = [index.names[int(i)] for index in indices for i in np.flatnonzero(index.sources == NONE)[:3]]
+            count = sum(int((part == NONE).sum()) for part in sources)
+            raise DataError(
+                f"{self.address}: {count:,} of {sum(map(len, sources)):,} samples have no label, such as "
+                f"{', '.join(absent[:3])}; add them, or end the address in #label=none"
+            )
+        if len(kinds) > 1:
+            raise DataError(
+                f"{self.address}: some labels are in .cls members, others in .json; end the address in #label=cls or "
+                "#label=json, and write all of them alike"
+            )
+        return [index.values[code] for index in indices for code in index.codes.tolist()]
+
+    def _check_repeats(self, shards: list[Shard], indices: list[ShardIndex]) -> None:
+        """Refuse keys that two shards of a split have, unless their names begin with the shard's."""
+        if self.chosen.get("keys") == "shard":
+            return
+        hashes = np.concatenate([index.hashes for index in indices])
+        order = np.argsort(hashes, kind="stable")
+        again = order[:-1][np.diff(hashes[order]) == 0]
+        if len(again) == 0:
+            return
+        value = hashes[again[0]]
+        holders = [shard.name for shard, i in zip(shards, indices, strict=True) if (i.hashes == value).any()][:2]
+        raise DataError(
+            f"{' and '.join(holders)} repeat {len(again):,} keys; name samples by their shard as well with an address "
+            "that ends in #keys=shard, or remove the copy"
+        )
+
+    def _no_picture(self, indices: Sequence[ShardIndex]) -> str:
+        wanted = self.chosen.get("image")
+        seen = [name for index in indices for names in index.left.values() for name in names][:3]
+        what = f"no member .{wanted}" if wanted else f"no picture ({', '.join(sorted(SUFFIXES))})"
+        return f"{self.address} holds {what}{', but ' + '; '.join(seen) if seen else ', and nothing else'}"
+
+    def _name(self) -> str:
+        path = Path(os.path.abspath(os.path.expanduser(self.text)))
+        if not is_remote(self.text) and path.is_dir():
+            return path.name
+        stems = {re.sub(r"[-_. 0-9]+$", "", os.path.basename(shard.name).partition(".tar")[0]) for shard in self.shards}
+        common = stems.pop() if len(stems) == 1 else ""
+        parent = os.path.basename(os.path.dirname(self.shards[0].name))
+        return common if common and not split_of(common) else parent or common or "shards"
+
+
+def parse_address(text: str) -> tuple[str, dict[str, str]]:
+    """`[webdataset:]WHERE[#option=value&...]` -> where, options. Raises DataError for an option that does not exist."""
+    match = _OPTIONS.search(text)
+    chosen: dict[str, str] = {}
+    for pair in match[1].split("&") if match else ():
+        name, _, value = pair.partition("=")
+        if name not in OPTIONS or not value or (name == "keys" and value != "shard"):
+            known = nearest(name, [*OPTIONS]) if name not in OPTIONS else "expected keys=shard, image=jpg or label=cls"
+            raise DataError(f"{text}: {pair!r} is no option of shards; {known}")
+        chosen[name] = value.removeprefix(".") if name != "keys" else value
+    return _OPTIONS.sub("", text).removeprefix(PREFIX), chosen
+
+
+def find_shards(text: str) -> list[Shard]:
+    """The shards that an address names, in order; remote ones are copied into the cache first.
+
+    Raises:
+        DataError: nothing is there. As `zoo.data.remote.copies`.
+    """
+    if is_remote(text):
+        addresses = _braces(text)
+        return [Shard(str(path), name_of(a)) for path, a in zip(copies(addresses), addresses, strict=True)]
+    text = os.path.expanduser(text)
+    if os.path.isdir(text):
+        paths = shards_below(Path(text))
+        if not paths:
+            raise DataError(f"{text} holds no shards: no .tar, or pictures beside them; open it as a folder of images")
+    elif os.path.exists(text):
+        paths = [text]
+    else:
+        paths = []
+        for pattern in _braces(text):
+            found = [pattern] if os.path.exists(pattern) else sorted(glob.glob(pattern))
+            if not found:
+                several = f", which is part of {text}," if pattern != text else ""
+                raise DataError(f"{pattern}{several} names no file; check the path, the numbers and their zeros")
+            paths += found
+    return [Shard(path, path) for path in map(os.path.abspath, paths)]
+
+
+def shards_below(folder: Path) -> list[str]:
+    """The tar files below a folder, sorted; none where pictures or tables of them lie there as well."""
+    tars, tables = [], []
+    seen: set[tuple[int, int]] = set()
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        stat = os.stat(parent)
+        if (stat.st_dev, stat.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((stat.st_dev, stat.st_ino))
+        folders[:] = sorted(filter(visible, folders))
+        for name in filter(visible, files):
+            stem, suffix = os.path.splitext(name.lower())
+            if suffix in SUFFIXES:
+                return []
+            if suffix == ".tar" or name.lower().endswith(COMPRESSED):
+                tars.append(os.path.join(parent, name))
+            elif suffix == ".parquet":
+                tables.append(stem)
+    # img2dataset writes 00000.parquet beside 00000.tar
+    stems = {os.path.basename(path).lower().partition(".tar")[0] for path in tars}
+    return sorted(tars) if stems.issuperset(tables) else []
+
+
+def _braces(text: str) -> list[str]:
+    """`a-{00..02}.tar` -> `a-00.tar`, `a-01.tar`, `a-02.tar`."""
+    if "{" not in text:
+        return [text]
+    try:
+        from braceexpand import UnbalancedBracesError, braceexpand
+    except ImportError:
+        raise DataError(f'the braces of {text} need a package: pip install "encoder-zoo[webdataset]"') from None
+    try:
+        return list(braceexpand(text))
+    except UnbalancedBracesError as error:
+        raise DataError(
+            f"{text} cannot be read as a pattern ({error}); write it as in train-{{0000..0099}}.tar"
+        ) from None
+
+
+def _keys(filled: Sequence[tuple[Shard, ShardIndex]], by_shard: bool) -> PackedNames:
+    """The names of all samples one after the other, with that of their shard in front if `by_shard`."""
+    blobs, ends, total = [], [], 0
+    for shard, index in filled:
+        names = index.names
+        if by_shard:
+            head = os.path.basename(shard.name)
+            parts = [f"{head}/{name}".encode("utf-8", "surrogateescape") for name in names]
+            names = PackedNames(b"".join(parts), np.cumsum([len(part) for part in parts], dtype=np.int64))
+        blobs.append(names.blob)
+        ends.append(names.ends + total)
+        total += len(names.blob)
+    return PackedNames(b"".join(blobs), np.concatenate(ends))
