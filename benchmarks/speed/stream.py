@@ -1,18 +1,21 @@
-"""Pictures per second from JPEG files: the streaming road against torchvision's ImageFolder with a DataLoader.
+"""Pictures per second from JPEG files and tar shards: the streaming road against torchvision's ImageFolder.
 
     python -m benchmarks.speed.stream [--workers N] [--images N] [--side 224] [--views 2] [--turns N]
 
 Both read the same files of 500 x 375 px, cut the same number of random resized crops of `--side` px from each (area of
 8 to 100 %, bicubic, antialiased) and stop there: what follows is done in batches on the device. Ours has N threads,
-the DataLoader N processes; they take turns. Ratios are medians over turns, by the clock, so leave the machine free.
-Target: 1.3 times with scaled decoding. Also: peak memory beside a list of a million pictures.
+the DataLoader N processes; they take turns. `shards` is `scaled` from a WebDataset shard of the same files. Ratios are
+medians over turns, by the clock, so leave the machine free. Target: 1.3 times with scaled decoding. Also: peak memory
+beside a list of a million pictures.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import resource
 import statistics
+import tarfile
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -52,6 +55,17 @@ def write_pictures(folder: Path, count: int) -> None:
         path = folder / "ab"[number % 2] / f"{number}.jpg"
         path.parent.mkdir(exist_ok=True)
         Image.fromarray(pixels[:375]).save(path, quality=90)
+
+
+def write_shard(data: Dataset, path: Path) -> None:
+    """The pictures of a dataset of files and the names of their classes as one shard of WebDataset."""
+    with tarfile.open(path, "w") as archive:
+        for index, key in enumerate(data.keys):
+            label = data.class_names[data.labels[index]].encode()
+            for name, content in ((key, data.content(index)), (f"{key.rpartition('.')[0]}.cls", label)):
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
 
 
 def streamed(dataset: Dataset, workers: int, side: int, views: int, scaled: bool) -> Iterator[object]:
@@ -95,19 +109,21 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=default)
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as place, tempfile.TemporaryDirectory() as other:
         write_pictures(Path(place), asked.images)
-        data = open_dataset(place)
+        data = open_dataset(place, "all")
+        write_shard(data, Path(other) / "0000.tar")
+        shards = open_dataset(other, "all")
         peer = DataLoader(
             ImageFolder(place, Crops(asked.side, asked.views)), BATCH, shuffle=True, num_workers=asked.workers,
             persistent_workers=True,
         )  # fmt: skip
         per_second(peer, asked.images)  # starts the processes
-        rates: dict[str, list[float]] = {"torchvision": [], "exact": [], "scaled": []}
+        rates: dict[str, list[float]] = {"torchvision": [], "exact": [], "scaled": [], "shards": []}
         for _ in range(asked.turns):
             rates["torchvision"].append(per_second(peer, asked.images))
-            for name in ("exact", "scaled"):
-                epoch = streamed(data, asked.workers, asked.side, asked.views, name == "scaled")
+            for name, pictures in (("exact", data), ("scaled", data), ("shards", shards)):
+                epoch = streamed(pictures, asked.workers, asked.side, asked.views, name != "exact")
                 rates[name].append(per_second(epoch, asked.images))
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         many = Million(Image.open(data.paths[0]))
