@@ -15,6 +15,7 @@ from training.__main__ import main
 from training.augment.skeleton_guises import seen_frames, shuffle_segments
 from training.methods.base import Context
 from training.methods.ms2l import MS2L
+from training.modules.skeleton_tasks import guises_loss
 from training.recipe import parse_recipe, read_recipe
 from zoo.architectures import build
 from zoo.architectures.skeleton_gru import SkeletonGRU
@@ -321,3 +322,13 @@ def test_pretraining_cannot_see_labels(tmp_path):
     assert not hasattr(ms2l(), "classifier")
     with pytest.raises(ConfigError, match="the data has none"):
         ms2l(strategy="moving")
+
+
+def test_without_projection_the_features_themselves_are_compared():
+    method = ms2l(projection=False, motion=0, jigsaw=0)
+    assert not any("projector" in name for name in method.state_dict())
+    made = [torch.randn(4, 12) for _ in range(3)]
+    head = MS2L.Config(projection=False)
+    expected, _ = guises_loss(made, head.temperature)
+    torch.testing.assert_close(method.contrast(made)["contrastive"], expected)
+    assert method.loss(guises(method))["loss"].requires_grad

@@ -49,7 +49,8 @@ class MS2L(Method):
         if config.jigsaw:
             self.puzzle = task_head(width, config.hidden_dim, len(orders))
         if config.contrastive:
-            self.projector = task_head(width, config.hidden_dim, config.out_dim)
+            head = task_head(width, config.hidden_dim, config.out_dim) if config.projection else nn.Identity()
+            self.projector = head
         self.uses_labels = config.strategy != "pretrain"
         if self.uses_labels:
             if context.classes is None:

@@ -56,6 +56,9 @@ class TaskSettings(Method.Config):
     decoder_layers: int = Field(default=2, ge=1, le=8, description="GRU layers of the motion decoder.")
     hidden_dim: int = Field(default=2048, ge=1, description="Width of the hidden layer of both other heads.")
     out_dim: int = Field(default=1024, ge=1, description="Width of the embedding that the contrastive task sees.")
+    projection: bool = Field(
+        default=True, description="false: the contrastive task compares the features themselves, as neighbours will be."
+    )
     augment: SkeletonAugmentConfig | None = Field(
         default=None, description="null, as released: the guises are one view; else each is a random view of its own."
     )
