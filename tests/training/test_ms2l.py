@@ -332,3 +332,22 @@ def test_without_projection_the_features_themselves_are_compared():
     expected, _ = guises_loss(made, head.temperature)
     torch.testing.assert_close(method.contrast(made)["contrastive"], expected)
     assert method.loss(guises(method))["loss"].requires_grad
+
+
+@pytest.mark.parametrize(("motion", "jigsaw", "passes"), [(0, 0, 3), (1, 0, 4), (1, 1, 5)])
+def test_whole_views_are_compared_in_their_own_order(motion, jigsaw, passes):
+    method = ms2l(compare="views", projection=False, motion=motion, jigsaw=jigsaw)
+    views = guises(method)
+    encoded, contrasted = [], []
+    encode, contrast = method._encode, method.contrast
+    method._encode = lambda guises, lengths: encoded.append(guises) or encode(guises, lengths)
+    method.contrast = lambda pooled: contrasted.append(pooled) or contrast(pooled)
+    terms = method.loss(views)
+    assert len(encoded[0]) == passes and {"motion", "jigsaw"} & set(terms) == {
+        name for name, weight in (("motion", motion), ("jigsaw", jigsaw)) if weight
+    }
+    for found, (name, lengths) in zip(
+        contrasted[0], (("original", "original"), ("moving", "moving"), ("straight", "shuffled")), strict=True
+    ):
+        expected = method.encoder(views[name], views[f"{lengths}_lengths"])
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
