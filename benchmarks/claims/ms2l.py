@@ -1,6 +1,6 @@
 """MS2L's claim: one, two and all three tasks, trained alike over seeds, beside the untrained network.
 
-    python -m benchmarks.claims.ms2l ms2l_bigru_nucla data=data/nucla epochs=20 --out runs/ms2l_claim
+    python -m benchmarks.claims.ms2l ms2l_bigru64_nucla data=data/nucla epochs=20 --out runs/ms2l_claim
 
 Each arm is the recipe with some tasks switched off, trained without labels; frozen features go through logreg-v3 on the
 official split and on the leak-free one. Arms are compared with all three tasks seed by seed: mean difference and its

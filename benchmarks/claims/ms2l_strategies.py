@@ -1,6 +1,6 @@
 """MS2L's strategies: ways to use labels beside or after the three tasks, over seeds, on one pair of splits.
 
-    python -m benchmarks.claims.ms2l_strategies ms2l_bigru_nucla data=data/nucla --out runs/ms2l_strategies
+    python -m benchmarks.claims.ms2l_strategies ms2l_bigru64_nucla data=data/nucla --out runs/ms2l_strategies
 
 Compared, all with the network and views of the recipe: pretrained then a linear probe; pretrained then fine-tuned;
 supervised from scratch (the untrained network under the same fine-tuning, learning rate chosen for itself); trained

@@ -15,6 +15,7 @@ from training.__main__ import main
 from training.augment.skeleton_guises import seen_frames, shuffle_segments
 from training.methods.base import Context
 from training.methods.ms2l import MS2L
+from training.modules.skeleton_tasks import guises_loss
 from training.recipe import parse_recipe, read_recipe
 from zoo.architectures import build
 from zoo.architectures.skeleton_gru import SkeletonGRU
@@ -321,3 +322,32 @@ def test_pretraining_cannot_see_labels(tmp_path):
     assert not hasattr(ms2l(), "classifier")
     with pytest.raises(ConfigError, match="the data has none"):
         ms2l(strategy="moving")
+
+
+def test_without_projection_the_features_themselves_are_compared():
+    method = ms2l(projection=False, motion=0, jigsaw=0)
+    assert not any("projector" in name for name in method.state_dict())
+    made = [torch.randn(4, 12) for _ in range(3)]
+    head = MS2L.Config(projection=False)
+    expected, _ = guises_loss(made, head.temperature)
+    torch.testing.assert_close(method.contrast(made)["contrastive"], expected)
+    assert method.loss(guises(method))["loss"].requires_grad
+
+
+@pytest.mark.parametrize(("motion", "jigsaw", "passes"), [(0, 0, 3), (1, 0, 4), (1, 1, 5)])
+def test_whole_views_are_compared_in_their_own_order(motion, jigsaw, passes):
+    method = ms2l(compare="views", projection=False, motion=motion, jigsaw=jigsaw)
+    views = guises(method)
+    encoded, contrasted = [], []
+    encode, contrast = method._encode, method.contrast
+    method._encode = lambda guises, lengths: encoded.append(guises) or encode(guises, lengths)
+    method.contrast = lambda pooled: contrasted.append(pooled) or contrast(pooled)
+    terms = method.loss(views)
+    assert len(encoded[0]) == passes and {"motion", "jigsaw"} & set(terms) == {
+        name for name, weight in (("motion", motion), ("jigsaw", jigsaw)) if weight
+    }
+    for found, (name, lengths) in zip(
+        contrasted[0], (("original", "original"), ("moving", "moving"), ("straight", "shuffled")), strict=True
+    ):
+        expected = method.encoder(views[name], views[f"{lengths}_lengths"])
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)

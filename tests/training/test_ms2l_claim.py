@@ -10,7 +10,7 @@ from zoo.checkpoint.results import read_claim
 
 def test_every_arm_is_a_recipe_that_trains_the_tasks_it_names():
     for arm, overrides in ARMS.items():
-        config = read_recipe("ms2l_bigru_nucla", overrides).method_config()
+        config = read_recipe("ms2l_bigru64_nucla", overrides).method_config()
         on = [task for task in ("motion", "jigsaw", "contrastive") if getattr(config, task)]
         assert on == (ALL if arm == RELEASED else arm).split("+")
     assert len(ARMS) == 8

@@ -12,7 +12,7 @@ from zoo.checkpoint.results import read_claim
 
 
 def test_every_run_is_a_recipe_with_the_strategy_it_names():
-    found = [read_recipe("ms2l_bigru_nucla", changes).method_config().strategy for changes in RUNS.values()]
+    found = [read_recipe("ms2l_bigru64_nucla", changes).method_config().strategy for changes in RUNS.values()]
     assert found == ["pretrain", "joint", "moving"]
     assert {run for run, _, _ in ARMS.values()} == set(RUNS)
 

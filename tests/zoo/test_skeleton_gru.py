@@ -148,3 +148,28 @@ def test_mean_and_maximum_over_the_true_frames_side_by_side():
         expected = torch.cat([frames[i, :n].mean(0), frames[i, :n].amax(0)])
         torch.testing.assert_close(pooled[i], expected, msg="zeros in the padding are no maximum")
     torch.testing.assert_close(model(x[:1]), pooled[:1])
+
+
+def test_late_fusion_runs_each_stream_alone():
+    model = encoder(fusion="late", streams=("joint", "bone", "motion"), pool="mean_max")
+    x, lengths = batch()
+    assert model.frame_features == 72 and model(x, lengths).shape == (3, 144)
+    frames = model.forward_features(x, lengths)
+    assert not frames[1, 1:].any() and not frames[2, 4:].any()
+    streams = model.streams(x, torch.arange(9) < lengths[:, None]).split(3, dim=-1)
+    for gru, stream, part in zip(model.grus, streams, frames.split(24, dim=-1), strict=True):
+        for i, n in enumerate(lengths.tolist()):
+            torch.testing.assert_close(part[i, :n], gru(stream[i : i + 1, :n].flatten(2))[0][0])
+
+
+def test_batch_norm_evens_the_features_out_and_is_nothing_untrained():
+    plain, model = encoder(pool="mean_max"), encoder(pool="mean_max", norm="batch")
+    x, lengths = batch((9, 1, 4, 7, 7, 5))
+    torch.testing.assert_close(model(x, lengths), plain(x, lengths), rtol=1e-4, atol=1e-6)
+    assert not list(model.norm.parameters())
+    even = model.train()(x, lengths)
+    torch.testing.assert_close(even.mean(0), torch.zeros(48), atol=1e-5, rtol=0)
+    for _ in range(400):
+        model(x, lengths)
+    # Running variances are unbiased, those of a batch are not.
+    torch.testing.assert_close(model.eval()(x, lengths), even * (5 / 6) ** 0.5, atol=0.02, rtol=0.02)

@@ -42,14 +42,14 @@ class MS2L(Method):
         width = encoder.num_features
         points = encoder.input.bodies * encoder.input.joints * encoder.input.channels
         self.augment = None if config.augment is None else SkeletonAugment(config.augment, encoder.input)
-        orders = torch.tensor(list(permutations(range(config.segments))))
-        self.register_buffer("orders", orders, persistent=False)
+        self.register_buffer("orders", torch.tensor(list(permutations(range(config.segments)))), persistent=False)
         if config.motion:
             self.decoder = MotionDecoder(encoder.frame_features, config.decoder_layers, points)
         if config.jigsaw:
-            self.puzzle = task_head(width, config.hidden_dim, len(orders))
+            self.puzzle = task_head(width, config.hidden_dim, len(self.orders))
         if config.contrastive:
-            self.projector = task_head(width, config.hidden_dim, config.out_dim)
+            head = (width, config.hidden_dim, config.out_dim)
+            self.projector = task_head(*head) if config.projection else nn.Identity()
         self.uses_labels = config.strategy != "pretrain"
         if self.uses_labels:
             if context.classes is None:
@@ -65,7 +65,7 @@ class MS2L(Method):
 
         Returns:
             `original`, `moving` (of which the loss hides the tail) and `shuffled`, each `(N, T', V, C)`, with
-            `*_lengths` `(N,)`; `order` `(N,)`, the class of the puzzle: a row of `orders`, 0 is the true order.
+            `*_lengths` `(N,)`; `straight`, `shuffled` in its true order; `order` `(N,)`: a row of `orders`, 0 is true.
         """
         x, lengths = batch["skeletons"], batch["lengths"]
         original, moving, shuffled = (
@@ -81,6 +81,7 @@ class MS2L(Method):
             "moving_lengths": moving[1],
             "shuffled": shuffle_segments(shuffled[0], shuffled[1], self.orders[order]),
             "shuffled_lengths": shuffled[1],
+            "straight": shuffled[0],
             "order": order,
             **({"labels": batch["labels"]} if self.uses_labels else {}),
         }
@@ -91,10 +92,14 @@ class MS2L(Method):
         lengths = {name: views[f"{name}_lengths"] for name in ("original", "moving", "shuffled")}
         seen = seen_frames(lengths["moving"], config.mask_ratio)
         hidden = views["moving"] * frame_mask(seen, views["moving"].shape[1])[..., None, None]
-        wanted = {"original": config.contrastive + self.uses_labels, "moving": config.contrastive + config.motion}
-        wanted["shuffled"] = config.contrastive + config.jigsaw
         guises = {"original": views["original"], "moving": hidden, "shuffled": views["shuffled"]}
-        frames = self._encode({name: x for name, x in guises.items() if wanted[name]}, lengths)
+        compared = tuple(guises) if config.contrastive else ()
+        if config.contrastive and config.compare == "views":
+            compared = ("original", "whole", "straight")
+            guises |= {"whole": views["moving"], "straight": views["straight"]}
+            lengths |= {"whole": lengths["moving"], "straight": lengths["shuffled"]}
+        tasks = {"original": self.uses_labels, "moving": config.motion, "shuffled": config.jigsaw}
+        frames = self._encode({k: x for k, x in guises.items() if k in compared or tasks.get(k)}, lengths)
         pooled = {name: at_least_float32(self.encoder.pool(out, lengths[name])) for name, out in frames.items()}
         terms: dict[str, Tensor] = {}
         if config.motion:
@@ -109,9 +114,9 @@ class MS2L(Method):
             terms["jigsaw"] = F.cross_entropy(logits, views["order"])
             terms["jigsaw_accuracy"] = (logits.argmax(1) == views["order"]).float().mean()
         if config.contrastive:
-            terms |= self.contrast([pooled[name] for name in ("original", "moving", "shuffled")])
-        tasks = {"motion": config.motion, "jigsaw": config.jigsaw, "contrastive": config.contrastive}
-        total = sum(weight * terms[name] for name, weight in tasks.items() if weight)
+            terms |= self.contrast([pooled[name] for name in compared])
+        weights = {name: getattr(config, name) for name in ("motion", "jigsaw", "contrastive")}
+        total = sum(weight * terms[name] for name, weight in weights.items() if weight)
         if self.uses_labels:
             logits = at_least_float32(self.classifier(pooled["original"]))
             terms["classification"] = F.cross_entropy(logits, views["labels"])

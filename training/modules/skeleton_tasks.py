@@ -53,9 +53,17 @@ class TaskSettings(Method.Config):
         default="mean",
         description="Each guise against the mean of all (which holds itself), or against each of the others.",
     )
+    compare: Literal["guises", "views"] = Field(
+        default="guises",
+        description="What the contrastive task compares: the sequence, its seen part and its shuffled segments, or the "
+        "three whole in their own order; motion and jigsaw then cost passes of their own.",
+    )
     decoder_layers: int = Field(default=2, ge=1, le=8, description="GRU layers of the motion decoder.")
     hidden_dim: int = Field(default=2048, ge=1, description="Width of the hidden layer of both other heads.")
     out_dim: int = Field(default=1024, ge=1, description="Width of the embedding that the contrastive task sees.")
+    projection: bool = Field(
+        default=True, description="false: the contrastive task compares the features themselves, as neighbours will be."
+    )
     augment: SkeletonAugmentConfig | None = Field(
         default=None, description="null, as released: the guises are one view; else each is a random view of its own."
     )

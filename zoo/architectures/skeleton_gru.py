@@ -25,7 +25,9 @@ class SkeletonGRUArguments(Strict):
     (joint minus parent), motion (next frame minus this one, 0 in the last). `padding`: `"skip"` runs each sequence
     over its own frames only; `"feed"` pads all to `input.frames` and runs over the padding, as the released code
     does. `pool`: `"mean"` over true frames; `"ms2l"`, their sum over n + 0.01; `"mean_max"`, mean and maximum side by
-    side, which doubles the features.
+    side, which doubles the features. `fusion`: `"early"`, one GRU sees all streams; `"late"`, each stream has a GRU of
+    its own, and their outputs stand side by side. `norm`: `"batch"` ends in a batch norm without weights, so that no
+    feature outweighs the others where neighbours are compared; untrained it changes nothing.
     """
 
     hidden: int = Field(default=300, ge=1, le=8192)
@@ -33,6 +35,8 @@ class SkeletonGRUArguments(Strict):
     streams: tuple[Stream, ...] = ("joint",)
     padding: Literal["skip", "feed"] = "skip"
     pool: Literal["mean", "ms2l", "mean_max"] = "mean"
+    fusion: Literal["early", "late"] = "early"
+    norm: Literal["none", "batch"] = "none"
 
     @field_validator("streams")
     @classmethod
@@ -45,7 +49,7 @@ class SkeletonGRUArguments(Strict):
 
 
 class SkeletonGRU(Encoder):
-    """`(N, T, V, 3)` and `lengths` -> `(N, 2 * hidden)`, twice that with `pool="mean_max"`.
+    """`(N, T, V, 3)` and `lengths` -> `(N, 2 * hidden)`; twice that with `pool="mean_max"`, for each stream if late.
 
     The default, 2 layers of 300 units per direction, is the structure of MS2L's released code (Lin et al., ACM MM
     2020); hidden 30 with one layer is the structure that the paper prints.
@@ -60,33 +64,52 @@ class SkeletonGRU(Encoder):
         if arguments.padding == "feed" and input.frames is None:
             raise ConfigError("padding 'feed' needs input.frames, the length that all sequences are padded to")
         self.input, self.arguments = input, arguments
+        networks = len(arguments.streams) if arguments.fusion == "late" else 1
         #: length of the features of one frame
-        self.frame_features = 2 * arguments.hidden
+        self.frame_features = 2 * arguments.hidden * networks
         self.num_features = self.frame_features * (2 if arguments.pool == "mean_max" else 1)
         points = input.bodies * input.joints
-        width = points * input.channels * len(arguments.streams)
-        self.gru = nn.GRU(width, arguments.hidden, arguments.layers, batch_first=True, bidirectional=True)
-        initialise_gru(self.gru)
+        width = points * input.channels * (len(arguments.streams) // networks)
+        shape = (width, arguments.hidden, arguments.layers)
+        if arguments.fusion == "late":
+            self.grus = nn.ModuleList(nn.GRU(*shape, batch_first=True, bidirectional=True) for _ in arguments.streams)
+            for gru in self.grus:
+                initialise_gru(gru)
+        else:
+            self.gru = nn.GRU(*shape, batch_first=True, bidirectional=True)
+            initialise_gru(self.gru)
+        self.norm: nn.Module = nn.Identity()
+        if arguments.norm == "batch":
+            # Slow, so that the statistics are those of a whole small data set.
+            self.norm = nn.BatchNorm1d(self.num_features, affine=False, momentum=0.02)
         parents = layout(input.layout).parents
         every = [body * input.joints + parent for body in range(input.bodies) for parent in parents]
         self.register_buffer("parents", torch.tensor(every), persistent=False)
 
     def _features(self, x: Tensor, lengths: Tensor | None) -> Tensor:
-        """`(N, T, 2 * hidden)`, zeros beyond the true frames."""
+        """`(N, T, frame_features)`, zeros beyond the true frames."""
         frames = x.shape[1]
         whole = torch.full((len(x),), frames, device=x.device)
         lengths = whole if lengths is None else lengths.to(x.device)
         valid = frame_mask(lengths, frames)
-        rows = self.streams(x, valid).flatten(2)
-        if self.arguments.padding == "feed":
-            rows = nn.functional.pad(rows, (0, 0, 0, self.input.frames - frames))
-            out = self.gru(rows)[0][:, :frames]
-        elif lengths is whole or torch.equal(lengths.cpu(), whole.cpu()):
-            out = self.gru(rows)[0]  # no padding: 1.5 times as fast as packed
+        streams = self.streams(x, valid)
+        whole_batch = lengths is whole or torch.equal(lengths.cpu(), whole.cpu())
+        if self.arguments.fusion == "late":
+            parts = zip(self.grus, streams.split(self.input.channels, dim=-1), strict=True)
+            out = torch.cat([self._run(gru, part.flatten(2), lengths, whole_batch) for gru, part in parts], dim=-1)
         else:
-            packed = pack_padded_sequence(rows, lengths.cpu(), batch_first=True, enforce_sorted=False)
-            out = pad_packed_sequence(self.gru(packed)[0], batch_first=True, total_length=frames)[0]
+            out = self._run(self.gru, streams.flatten(2), lengths, whole_batch)
         return out * valid[..., None]
+
+    def _run(self, gru: nn.GRU, rows: Tensor, lengths: Tensor, whole: bool) -> Tensor:
+        """`(N, T, D)` -> `(N, T, 2 * hidden)`; `whole`: no sequence has padding."""
+        frames = rows.shape[1]
+        if self.arguments.padding == "feed":
+            return gru(nn.functional.pad(rows, (0, 0, 0, self.input.frames - frames)))[0][:, :frames]
+        if whole:
+            return gru(rows)[0]  # no padding: 1.5 times as fast as packed
+        packed = pack_padded_sequence(rows, lengths.cpu(), batch_first=True, enforce_sorted=False)
+        return pad_packed_sequence(gru(packed)[0], batch_first=True, total_length=frames)[0]
 
     def streams(self, x: Tensor, valid: Tensor) -> Tensor:
         """`(N, T, V, C)` -> `(N, T, V, C * streams)`; padding frames are zero in every stream."""
@@ -95,7 +118,10 @@ class SkeletonGRU(Encoder):
         return torch.cat(parts, dim=-1) * valid[..., None, None]
 
     def pool(self, features: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """`(N, T, 2 * hidden)` -> `(N, num_features)`, over the true frames."""
+        """`(N, T, frame_features)` -> `(N, num_features)`, over the true frames."""
+        return self.norm(self._pool(features, lengths))
+
+    def _pool(self, features: Tensor, lengths: Tensor | None) -> Tensor:
         frames = features.shape[1]
         count = frames if lengths is None else lengths.to(features.device, features.dtype)[:, None]
         mean = features.sum(dim=1) / (count + (0.01 if self.arguments.pool == "ms2l" else 0))
