@@ -93,7 +93,8 @@ class SkeletonGRU(Encoder):
         lengths = whole if lengths is None else lengths.to(x.device)
         valid = frame_mask(lengths, frames)
         streams = self.streams(x, valid)
-        whole_batch = lengths is whole or torch.equal(lengths.cpu(), whole.cpu())
+        feed = self.arguments.padding == "feed"  # which runs over the padding in any case
+        whole_batch = not feed and (lengths is whole or torch.equal(lengths.cpu(), whole.cpu()))
         if self.arguments.fusion == "late":
             parts = zip(self.grus, streams.split(self.input.channels, dim=-1), strict=True)
             out = torch.cat([self._run(gru, part.flatten(2), lengths, whole_batch) for gru, part in parts], dim=-1)

@@ -309,8 +309,7 @@ class _Scan:
             return
         order = np.argsort(hashes, kind="stable")
         again = {int(value) for value in hashes[order][1:][np.diff(hashes[order]) == 0]}
-        names = [self.left[reason] for reason in self.left if reason == "samples without a picture"]
-        keys = [name.rpartition(" (")[0] for part in names for name in part]
+        keys = [name.rpartition(" (")[0] for name in self.left.get("samples without a picture", ())]
         keys += [key_and_ending(name)[0] for name in PackedNames(bytes(self.blob), np.array(self.ends))]
         key = next((key for key in keys if _hash(key) in again), "?")
         raise DataError(

@@ -61,6 +61,20 @@ def visible(name: str) -> bool:
     return not name.startswith(".") and name.lower() not in SYSTEM
 
 
+def visible_files(folder: str | os.PathLike[str]) -> Iterator[tuple[str, str]]:
+    """(folder, name) of the visible files below a folder as they are met; a folder that is met again is passed over."""
+    seen: set[tuple[int, int]] = set()
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        stat = os.stat(parent)
+        if (stat.st_dev, stat.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((stat.st_dev, stat.st_ino))
+        folders[:] = sorted(filter(visible, folders))
+        for name in filter(visible, files):
+            yield parent, name
+
+
 @dataclass
 class Tree:
     """What one walk found.

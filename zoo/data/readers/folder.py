@@ -13,7 +13,7 @@ import numpy as np
 from zoo.data.images import SUFFIXES, FileImages
 from zoo.data.labels import check_look_alikes, class_name
 from zoo.data.reader import PathReader
-from zoo.data.tree import Tree, split_folders, split_of, subfolders, visible, walk
+from zoo.data.tree import Tree, split_folders, split_of, subfolders, visible, visible_files, walk
 from zoo.errors import DataError
 
 LAYOUTS = "expected root/class/image.png, root/train/class/image.png or root/image.png"
@@ -181,17 +181,9 @@ def _no_image(folder: Path, trees: list[Tree]) -> str:
 
 def first_file(folder: Path) -> str:
     """Path of the first image or Parquet file below `folder`, which tells what it holds; empty if there is none."""
-    seen: set[tuple[int, int]] = set()
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        stat = os.stat(parent)
-        if (stat.st_dev, stat.st_ino) in seen:
-            folders.clear()
-            continue
-        seen.add((stat.st_dev, stat.st_ino))
-        folders[:] = sorted(filter(visible, folders))
-        for name in filter(visible, files):
-            if os.path.splitext(name)[1].lower() in SUFFIXES | {".parquet"}:
-                return os.path.join(parent, name)
+    for parent, name in visible_files(folder):
+        if os.path.splitext(name)[1].lower() in SUFFIXES | {".parquet"}:
+            return os.path.join(parent, name)
     return ""
 
 

@@ -30,7 +30,7 @@ from zoo.data.labels import encode_labels
 from zoo.data.reader import Address, Options, Reader
 from zoo.data.remote import copies, is_remote, name_of
 from zoo.data.shards import NONE, PackedNames, ShardIndex, shard_index, shard_state
-from zoo.data.tree import split_of, splits_of_files, visible
+from zoo.data.tree import split_of, splits_of_files, visible_files
 from zoo.errors import ChangedError, DataError, nearest
 from zoo.preprocessing.picture import decode
 
@@ -313,22 +313,14 @@ def find_shards(text: str) -> list[Shard]:
 def shards_below(folder: Path) -> list[str]:
     """The tar files below a folder, sorted; none where pictures or tables of them lie there as well."""
     tars, tables = [], []
-    seen: set[tuple[int, int]] = set()
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        stat = os.stat(parent)
-        if (stat.st_dev, stat.st_ino) in seen:
-            folders.clear()
-            continue
-        seen.add((stat.st_dev, stat.st_ino))
-        folders[:] = sorted(filter(visible, folders))
-        for name in filter(visible, files):
-            stem, suffix = os.path.splitext(name.lower())
-            if suffix in SUFFIXES:
-                return []
-            if suffix == ".tar" or name.lower().endswith(COMPRESSED):
-                tars.append(os.path.join(parent, name))
-            elif suffix == ".parquet":
-                tables.append(stem)
+    for parent, name in visible_files(folder):
+        stem, suffix = os.path.splitext(name.lower())
+        if suffix in SUFFIXES:
+            return []
+        if suffix == ".tar" or name.lower().endswith(COMPRESSED):
+            tars.append(os.path.join(parent, name))
+        elif suffix == ".parquet":
+            tables.append(stem)
     # img2dataset writes 00000.parquet beside 00000.tar
     stems = {os.path.basename(path).lower().partition(".tar")[0] for path in tars}
     return sorted(tars) if stems.issuperset(tables) else []
