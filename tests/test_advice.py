@@ -24,7 +24,7 @@ OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 READING = re.compile(r"(?<![\w.-])(?:classes|labels|test_share|skip_bad)='?[\w.]")
 BARE = re.compile(r"(?<![\w.-])(?:test_share|skip_bad)(?![\w=])")
 #: Options of other programs that messages speak of: torchrun's and git's.
-OTHERS = {"--nproc-per-node", "--rdzv-endpoint", "--porcelain", "--untracked-files"}
+OTHERS = {"--sort", "--nproc-per-node", "--rdzv-endpoint", "--porcelain", "--untracked-files"}
 #: Words that stand for a number or a choice in an advice.
 FILLED = {"N": "4", "onnx|torch-export|timm": "onnx"}
 
