@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import io
 import logging
 import os
@@ -221,7 +222,14 @@ def _ranks() -> tuple[int, int]:
     if not dist.is_initialized() and int(os.environ.get("WORLD_SIZE", 1)) > 1 and "RANK" in os.environ:
         # Ranks meet only at the ends: the slowest may be far behind.
         dist.init_process_group("gloo", timeout=timedelta(days=1))
+        atexit.register(_leave)
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
+def _leave() -> None:
+    """Leave the group that `_ranks` joined: threads of Gloo that outlive Python abort the process now and then."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def _any(world: int, flag: bool) -> bool:
