@@ -175,6 +175,17 @@ def test_decoder_reaches_the_image_from_any_pyramid(channels, strides, sides):
     assert out.shape == (2, 3, 16, 16) and out.min() >= 0 and out.max() <= 1
 
 
+def test_a_scaled_decoder_is_narrower_and_its_default_is_the_released_one():
+    released, half = conrec(), conrec(decoder_scale=0.5)
+    stages = [
+        [m.out_channels for m in d.modules() if isinstance(m, nn.Conv2d)] for d in (released.decoder, half.decoder)
+    ]
+    assert stages[1] == [c // 2 for c in stages[0][:-1]] + [3]
+    assert half.restore(torch.rand(2, 3, 16, 16)).shape == (2, 3, 16, 16)
+    half.loss(views(half))["loss"].backward()
+    assert all(p.grad is not None for p in half.parameters())
+
+
 def test_any_timm_backbone_with_maps():
     torch.manual_seed(0)
     arguments = {"model": "resnet10t", "model_args": {"channels": [8, 8, 16, 16], "stem_width": 8}}

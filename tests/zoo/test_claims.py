@@ -88,3 +88,20 @@ def test_intervals_of_independent_values():
     expected = stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
     assert (found.low, found.high) == (pytest.approx(expected.low), pytest.approx(expected.high)) and found.n == 3
     assert unpaired([1.0], b).low is None and unpaired([1, 1], [2, 2]).low is None
+
+
+def test_newer_weights_keep_the_claims_about_their_method(tmp_path):
+    run, target = tmp_path / "run", tmp_path / "zoo" / "simclr_small_toys"
+    claims = (claim(),)
+    write_small(run / "encoder")
+    publish(run, "simclr_small_toys", out=tmp_path / "zoo", claims=claims)
+    write_small(run / "encoder", seed=1)
+    publish(run, "simclr_small_toys", out=tmp_path / "zoo", overwrite=True)
+    assert read_results(target / "results.json").claims == claims
+    config = json.loads((target / "config.json").read_text())
+    (target / "config.json").write_text(json.dumps({**config, "method": {**config["method"], "name": "moco"}}))
+    publish(run, "simclr_small_toys", out=tmp_path / "zoo", overwrite=True)
+    assert not (target / "results.json").exists()
+    (target / "results.json").write_text("{")
+    publish(run, "simclr_small_toys", out=tmp_path / "zoo", overwrite=True)
+    assert not (target / "results.json").exists()

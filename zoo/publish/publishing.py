@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from zoo.checkpoint.catalog import EMBEDDED, roots
-from zoo.checkpoint.config import CheckpointConfig, check_name
+from zoo.checkpoint.config import CheckpointConfig, check_name, read_config
 from zoo.checkpoint.loading import load_source
 from zoo.checkpoint.opening import check_mirror
 from zoo.checkpoint.reference import FILE as REFERENCE
 from zoo.checkpoint.reference import Reference, parse_reference
-from zoo.checkpoint.results import Claim, Results, parse_results
+from zoo.checkpoint.results import Claim, Results, parse_results, read_results
 from zoo.checkpoint.sources import FolderSource, open_folder
 from zoo.checkpoint.writing import _measured_on, _write_folder
 from zoo.errors import CheckpointError, ConfigError
@@ -42,7 +42,8 @@ def publish(
             the checkpoint.
         mirrors: addresses (`https://host/.../NAME`, `hf-hub:org/name@COMMIT`) that hold the same weights, tried
             in this order where the weights file is not in the folder; None keeps those of the run.
-        claims: comparisons of the method that the card shows; None keeps those of the run's `results.json`.
+        claims: comparisons of the method that the card shows; None keeps those of the run's `results.json`, or else
+            those of a checkpoint that is replaced, if its method is the same.
         overwrite: replace a published checkpoint of that name.
 
     Returns:
@@ -73,7 +74,7 @@ def publish(
     text = source.extra("results.json")
     stored = None if text is None else parse_results(text, f"{source.label}: results.json")
     results = _measured_on(results or stored, config)
-    kept = tuple(claims) if claims is not None else stored.claims if stored else ()
+    kept = tuple(claims) if claims is not None else stored.claims if stored else _claims_of(target, config)
     if kept:
         measured = results or Results(weights_sha256=config.weights.sha256)
         results = measured.model_copy(update={"claims": kept})
@@ -93,6 +94,15 @@ def _encoder_folder(run: Path) -> FolderSource:
         if (folder / "config.json").is_file():
             return open_folder(folder)
     raise CheckpointError(f"{run} holds no encoder/config.json; is it the folder of a finished training run?")
+
+
+def _claims_of(replaced: Path, config: CheckpointConfig) -> tuple[Claim, ...]:
+    """Claims compare methods, not weights, so newer weights keep them. A damaged checkpoint has none to keep."""
+    try:
+        before, results = read_config(replaced), read_results(replaced / "results.json")
+    except (ConfigError, CheckpointError):
+        return ()
+    return results.claims if before.method == config.method else ()
 
 
 def _destinations(out: str | Path | None, cards_dir: str | Path | None) -> tuple[Path, Path]:
