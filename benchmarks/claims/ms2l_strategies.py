@@ -110,7 +110,7 @@ def measured(out: Path, arm: str, seed: int, split: str, settings: FineTuneV2) -
     found = (
         fine_tuned(encoder, data, split, settings, seed)
         if tuned
-        else {"top1": probe(encoder, data["dataset"], data["root"], split)}
+        else {"top1": probe(encoder, data["dataset"], data["root"], split)[split]}
     )
     write_text(path, json.dumps({"settings": wanted, **found}) + "\n")
     return found

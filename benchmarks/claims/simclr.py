@@ -95,7 +95,7 @@ class Study(claims.Study):
     def groups(self, options: argparse.Namespace) -> dict[str, list[str]]:
         return {group: [claims.FLOOR, *(a for a in GROUPS[group] if a in options.arms)] for group in options.groups}
 
-    def reference(self, group: str) -> str:
+    def reference(self, group: str, options: argparse.Namespace) -> str:
         return list(GROUPS[group])[-1]
 
     def cache(self, options: argparse.Namespace, floor: bool) -> str:

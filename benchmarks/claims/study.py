@@ -66,6 +66,10 @@ class Study:
         """What an arm trains. Raises ZooError."""
         return read_recipe(options.recipe, [*options.overrides, *self.arms[arm], f"seed={seed}"])
 
+    def possible(self, options: argparse.Namespace) -> list[str]:
+        """The arms that make sense for the recipe."""
+        return list(self.arms)
+
     def chosen(self, options: argparse.Namespace) -> list[str]:
         """The arms to train."""
         return list(options.arms)
@@ -74,7 +78,7 @@ class Study:
         """Name of a table ("" for the only one) -> its arms in order; a difference is a later minus an earlier one."""
         return {"": [*([FLOOR] if self.floor else []), *self.chosen(options)]}
 
-    def reference(self, group: str) -> str | None:
+    def reference(self, group: str, options: argparse.Namespace) -> str | None:
         """The arm whose differences with the others are shown; None shows all differences."""
         return None
 
@@ -111,14 +115,14 @@ def run(study: Study, description: str, arguments: list[str] | None = None) -> i
     study.add_arguments(parser)
     given = sys.argv[1:] if arguments is None else arguments
     options = parser.parse_intermixed_args(given)
-    arms = study.chosen(options)
     try:
-        recipes = {(arm, seed): study.recipe(options, arm, seed) for seed in options.seeds for arm in study.arms}
+        arms, possible = study.chosen(options), study.possible(options)
+        recipes = {(arm, seed): study.recipe(options, arm, seed) for seed in options.seeds for arm in possible}
     except ZooError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     options.out.mkdir(parents=True, exist_ok=True)
-    names = _shared({arm: recipes[arm, options.seeds[0]] for arm in study.arms})
+    names = _shared({arm: recipes[arm, options.seeds[0]] for arm in possible})
     scores: dict[str, dict[int, Scores]] = {}
     for seed in options.seeds:
         for arm in arms:
@@ -181,7 +185,7 @@ def write(
         shown = {arm: study.titles.get(arm, arm) for arm in members}
         for column in scores[arms[0]][seeds[0]]:
             values = {shown[arm]: tuple(scores[arm][seed][column] for seed in seeds) for arm in members}
-            reference = shown.get(study.reference(group))
+            reference = shown.get(study.reference(group, options))
             claim = Claim(
                 title=study.title(options) + (f": {group}" if group else ""),
                 measure=study.measure(column, recipe, options),

@@ -28,7 +28,33 @@ def test_the_command_trains_probes_and_goes_on_where_it_stopped(tmp_path, capsys
     assert all(len(values) == 2 and 0 <= min(values) <= max(values) <= 1 for values in found.arms.values())
     assert {frozenset((d.arm, d.other)) for d in found.differences} == {frozenset((ALL, x)) for x in ("jigsaw", FLOOR)}
     assert "smoke_ms2l, 1 epochs" in found.setting and found.command.endswith("--splits train/test")
+    neighbours = read_claim(out / "claim_train-test_neighbours.json")
+    assert "logreg-v3" in found.measure and "knn-v2" in neighbours.measure
+    assert neighbours.arms != found.arms
     stamp = (out / "jigsaw_seed1" / "encoder" / "config.json").stat().st_mtime_ns
     assert main(arguments) == 0
     assert (out / "jigsaw_seed1" / "encoder" / "config.json").stat().st_mtime_ns == stamp
     assert capsys.readouterr().out.endswith(printed[printed.index("top-1 accuracy") :])
+
+
+def test_tasks_that_the_recipe_leaves_out_are_no_arms(tmp_path, capsys):
+    out = tmp_path / "claim"
+    arguments = ["smoke_ms2l", "data=synthetic:motion?n=64", "epochs=1", "batch_size=16", "monitor=null"]
+    arguments += [
+        "encoder.hidden=8",
+        "method.jigsaw=0",
+        "--out",
+        str(out),
+        "--seeds",
+        "0",
+        "1",
+        "--splits",
+        "train/test",
+    ]
+    assert main([*arguments, "--arms", "jigsaw", "contrastive", "motion+contrastive", ALL]) == 0
+    found = read_claim(out / "claim_train-test.json")
+    assert list(found.arms) == [FLOOR, "contrastive", "motion+contrastive"]
+    assert "motion and contrastive" in found.title
+    assert {frozenset((d.arm, d.other)) for d in found.differences} == {
+        frozenset(("motion+contrastive", other)) for other in ("contrastive", FLOOR)
+    }
