@@ -118,6 +118,16 @@ def test_a_claim_comes_with_the_strongest_thing_against_it():
     assert claim_summaries([]) == []
 
 
+def test_the_card_of_a_searched_cell_says_whether_the_search_was_judged():
+    config, results = catalog.config("ssnas_cell_cifar10"), catalog.results("ssnas_cell_cifar10")
+    unknown = "Whether the search helped is not known"
+    assert unknown in render_card(config, results.model_copy(update={"claims": ()}))
+    judged = claim(["random cells", "searched"], [("searched", "random cells", 0.01, 0.0, 0.02)])
+    assert unknown not in render_card(config, results.model_copy(update={"claims": (judged,)}))
+    other = catalog.config("simclr_airbench95_cifar10")
+    assert unknown not in render_card(other, catalog.results("simclr_airbench95_cifar10"))
+
+
 def test_the_card_of_clsa_says_that_naive_strong_views_do_as_well():
     results = catalog.results("clsa_airbench94_cifar10")
     (said,) = claim_summaries(results.claims)

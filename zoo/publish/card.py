@@ -77,6 +77,7 @@ def render_card(config: CheckpointConfig, results: Results | None = None) -> str
     from jinja2 import Environment, StrictUndefined
 
     rows = results.rows if results else ()
+    claims = results.claims if results else ()
     # `finalize` is the one way out: whatever the template prints is escaped, unless a filter made Markdown of it.
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=markdown)
     environment.filters.update(interval=_interval, number=amount, duration=duration_text, pairs=_pairs)
@@ -86,13 +87,13 @@ def render_card(config: CheckpointConfig, results: Results | None = None) -> str
         training=config.training,
         rows=rows,
         comparisons=comparisons(results),
-        claims=results.claims if results else (),
+        claims=claims,
         lines=summary.lines(results),
         shown=summary.SHOWN,
         paired=summary.paired(results),
         missing=summary.missing(results),
-        not_shown=summary.not_shown(results),
-        claim_summaries=summary.claim_summaries(results.claims if results else ()),
+        not_shown=[*summary.not_shown(results), *summary.search_not_judged(config, claims)],
+        claim_summaries=summary.claim_summaries(claims),
         records=list(dict.fromkeys(side for row in rows for side in (row.train, row.test))),
         settings=_settings(results),
         commands=list(dict.fromkeys(row.command for row in rows if row.command)),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from zoo.checkpoint.config import CheckpointConfig
 from zoo.checkpoint.judging import Judgement, headline_of, headline_versus, judged, subject_title, versus_text
 from zoo.checkpoint.numbers import interval_text, metric_title, percent, points
 from zoo.checkpoint.results import Claim, Difference, Result, Results, variant_of
@@ -73,6 +74,19 @@ def not_shown(results: Results | None) -> list[str]:
         head = f"On {data} the encoder {said} {subject_title(each.baseline)}{corrected} by"
         found.setdefault(head, []).append(f"{protocol_name(each.row)} ({_difference(each)})")
     return [f"{head} {'; '.join(parts)}." for head, parts in found.items()]
+
+
+def search_not_judged(config: CheckpointConfig, claims: Sequence[Claim]) -> list[str]:
+    """A sentence for a searched cell that no claim compares with random cells; else nothing."""
+    genotype = config.architecture.arguments.get("genotype")
+    if not isinstance(genotype, Mapping) or not genotype.get("search"):
+        return []
+    if any(arm.startswith("random cell") for claim in claims for arm in claim.arms):
+        return []
+    return [
+        "Whether the search helped is not known: no random cell of the same size was trained by this recipe at this "
+        "length, so no number here speaks for the searched cell against another one."
+    ]
 
 
 def claim_summaries(claims: Sequence[Claim]) -> list[str]:
