@@ -25,7 +25,7 @@ from zoo.preprocessing.image import ImageInput
 from zoo.strict import Architecture, Sha256, Strict, validate
 
 #: A group written as one word means this key of the group: `data: PATH`, `augment: cifar`.
-SHORTHANDS = {"data": "dataset", "augment": "preset", "method": "name"}
+SHORTHANDS = {"data": "dataset", "augment": "preset", "corrupt": "preset", "method": "name"}
 RECIPES = Path(__file__).parent / "recipes"
 # A network that only a search trains and nothing publishes, so it is no family of the zoo's own.
 FAMILIES.setdefault("cell_supernet", "training.search.supernet:Supernet")

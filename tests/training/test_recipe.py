@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from training.init import resolve_init
-from training.methods import METHODS
-from training.recipe import RECIPES, available_recipes, parse_recipe, read_recipe
+from training.methods import METHODS, method_class
+from training.recipe import RECIPES, SHORTHANDS, available_recipes, parse_recipe, read_recipe
 from zoo.architectures import build
 from zoo.errors import ConfigError, UnknownNameError
 
@@ -97,3 +97,25 @@ def test_unknown_names_list_the_nearest():
         read_recipe("simclr_resnet18_cifar")
     with pytest.raises(UnknownNameError, match="'simclr'"):
         read_recipe("simclr_resnet18_cifar10", ["method=simclrr"])
+
+
+@pytest.mark.parametrize("key, setting", [("augment", "crop_scale=[0.3,1.0]"), ("corrupt", "shuffle_p=0.1")])
+def test_one_setting_of_a_preset_that_is_given_by_name_can_be_changed(key, setting):
+    name, value = setting.split("=")
+    preset = {"augment": "imagenet", "corrupt": "grey"}[key]
+    found = getattr(
+        read_recipe("smoke_conrec", [f"method.{key}={preset}", f"method.{key}.{setting}"]).method_config(), key
+    )
+    plain = getattr(read_recipe("smoke_conrec", [f"method.{key}={preset}"]).method_config(), key)
+    assert found == plain.model_copy(update={name: type(getattr(plain, name))(yaml.safe_load(value))})
+    assert found != plain
+
+
+def test_whatever_takes_a_preset_by_name_is_known_as_such():
+    found = {
+        name
+        for method in METHODS
+        for name, field in method_class(method).Config.model_fields.items()
+        if "preset's name" in (field.description or "")
+    }
+    assert found == {name for name, key in SHORTHANDS.items() if key == "preset"}
