@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from zoo.checkpoint.connection import HEAD_BYTES, PATIENCE, SLOWEST, TIMEOUT, Pace, Slow
 from zoo.errors import HubError
+from zoo.network.connection import HEAD_BYTES, PATIENCE, SLOWEST, TIMEOUT, Pace, Slow
 
 
 class Clock:
