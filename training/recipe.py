@@ -151,6 +151,11 @@ class Recipe(Strict):
                 )
             if any(crop.native for crop in self._all_crops()):
                 raise ValueError("a native patch is cut from stored images; leave data.stream or the patch out")
+        elif self.data.shuffle_gb is not None:
+            raise ValueError(
+                f"data.shuffle_gb={self.data.shuffle_gb:g} is the order in which a stream reads; set data.stream=true, "
+                "or leave it out"
+            )
         return self
 
     def _all_crops(self) -> tuple[Crop, ...]:
