@@ -1,4 +1,4 @@
-"""Groups of shards: each sample once in an epoch, over ranks too and from sets larger than the disk, resumed exactly."""
+"""Groups of shards: each sample once in an epoch, over ranks too and from sets larger than a disk, resumed exactly."""
 
 from __future__ import annotations
 

@@ -29,6 +29,11 @@ def is_remote(address: str) -> bool:
     return address.startswith(("https://", "http://", PIPE))
 
 
+def is_command(address: str) -> bool:
+    """Whether an address would run a command of the shell if a person gave it."""
+    return address.removeprefix("webdataset:").startswith(PIPE)
+
+
 def name_of(address: str) -> str:
     """What a remote file is called: the path of a URL, or the last word of a command that names a tar."""
     if address.startswith(PIPE):

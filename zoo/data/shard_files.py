@@ -12,7 +12,7 @@ from pathlib import Path
 
 from zoo.data.copies import Copy
 from zoo.data.images import SUFFIXES
-from zoo.data.remote import is_remote, name_of
+from zoo.data.remote import is_command, name_of
 from zoo.data.shards import ShardIndex, known_index, shard_index, shard_state
 from zoo.data.tree import visible_files
 from zoo.errors import DataError
@@ -92,13 +92,18 @@ def _digests(path: Path, index: ShardIndex) -> Iterator[bytes]:
             yield hashlib.sha256(file.read(size)).digest()
 
 
-def find_shards(text: str) -> list[Shard]:
+def find_shards(text: str, remote: bool) -> list[Shard]:
     """The shards that an address names, in order.
+
+    Args:
+        remote: whether the text is a URL or a command, not a path.
 
     Raises:
         DataError: nothing is there, or a command that was not allowed. UnknownNameError: a URL that may not be asked.
     """
-    if is_remote(text):
+    if remote:
+        if is_command(text) and os.path.lexists(text):
+            raise DataError(f"{text} is a command and the name of a file here; write ./{text} for the file")
         found = [(Copy.of(address), name_of(address)) for address in _braces(text)]
         return [Shard(str(copy.path), name, copy) for copy, name in found]
     text = os.path.expanduser(text)

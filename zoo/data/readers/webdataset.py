@@ -133,6 +133,8 @@ class WebDataset(Reader):
     def __init__(self, address: Address, options: Options) -> None:
         super().__init__(address, options)
         self.text, self.chosen = parse_address(address.text)
+        #: A path is a file here, whatever it is called.
+        self.remote = is_remote(self.text) and not address.is_path
 
     @classmethod
     def recognises(cls, address: Address) -> bool:
@@ -150,7 +152,7 @@ class WebDataset(Reader):
     @cached_property
     def shards(self) -> list[Shard]:
         """All shards in order."""
-        found = find_shards(self.text)
+        found = find_shards(self.text, self.remote)
         places: dict[str, str] = {}
         for shard in found:
             real = os.path.realpath(shard.path)
@@ -233,7 +235,7 @@ class WebDataset(Reader):
         if beside:
             counted = ", ".join(f"{count:,} .{ending}" for ending, count in sorted(beside.items()))
             data.reported(notes=[f"members of samples that were not used: {counted}"])
-        if is_remote(self.text):
+        if self.remote:
             size = sum(shard.settled().bytes for shard in shards)
             data.reported(notes=[f"read from copies in {Path(shards[0].path).parent} ({size / 1e9:.1f} GB)"])
         return data
@@ -288,7 +290,7 @@ class WebDataset(Reader):
 
     def _name(self) -> str:
         path = Path(os.path.abspath(os.path.expanduser(self.text)))
-        if not is_remote(self.text) and path.is_dir():
+        if not self.remote and path.is_dir():
             return path.name
         stems = {re.sub(r"[-_. 0-9]+$", "", os.path.basename(shard.name).partition(".tar")[0]) for shard in self.shards}
         common = stems.pop() if len(stems) == 1 else ""
