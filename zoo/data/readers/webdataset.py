@@ -8,6 +8,8 @@ options, joined by `&`:
 - `label=ENDING`, `label=json:FIELD`, `label=folder` or `label=none`: what is the class. Without it `cls` is, or else a
   field of `json` that is called `label`, `class` or alike;
 - `keys=shard`: names of samples begin with that of their shard, where shards repeat keys.
+
+Shards behind https and pipes are read from copies, of which `ZOO_COPIES_GB` may keep only some (`zoo/data/copies.py`).
 """
 
 from __future__ import annotations
