@@ -47,6 +47,7 @@ def replacing(
     previous: Path | None = None,
     kept: str = "what was there is untouched",
     fix: str = "",
+    made: Path | None = None,
 ) -> Iterator[Path]:
     """A temporary path beside `path` for the caller to fill; on success the disk has it and it becomes `path`.
 
@@ -57,12 +58,14 @@ def replacing(
         previous: where the file that is replaced goes; None lets it go.
         kept: what the error says is still there.
         fix: what the error says to do, where freeing space or checking the permissions is not all.
+        made: the file that will become `path`, already filled; it stays on any failure.
 
     Raises:
         `kind`: the disk is full or cannot be written to. Errors of the zoo from the caller's block pass unchanged.
     """
     with disk_errors(path, kind, kept=kept, fix=fix):
         with _temporary(path) as temporary:
+            temporary = made or temporary
             yield temporary
             _sync(temporary)
             if previous is not None and path.exists():

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,8 +77,8 @@ def fetch(
 
     found = insist(url, attempt)
     try:
-        with replacing(path, kind, fix=fix) as temporary:
-            os.replace(part.file, temporary)
+        with replacing(path, kind, fix=fix, made=part.file):
+            pass
     finally:
         part.forget()
     return found
