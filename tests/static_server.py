@@ -15,16 +15,21 @@ from tests.serving import running
 class StaticServer:
     """Serves `folder`. `faults` maps a file name to a fault, `requests` is what came in.
 
+    With `etag` a file has that ETag, and parts of it are served: `parts` is what was asked for, (Range, If-Range).
+
     Faults: "404", "429", "500", "403" (status), "429:SECONDS" (with Retry-After), "once:503" (then well),
     "truncated", "tampered", "huge", "silent" (no answer), "trickle" (a byte at a time), "moved" (another
     host), "beside" (a redirect within the host), "garbage" (not HTTP), "slow-headers" (a header line at a time),
-    "late-trickle" (well, but for the last bytes), "endless-redirect" (with a body without end).
+    "late-trickle" (well, but for the last bytes), "endless-redirect" (with a body without end), "unsized" (no
+    Content-Length), "other-part" (not the part that was asked for), "pipe" (a redirect to a command).
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.faults: dict[str, str] = {}
         self.requests: list[str] = []
+        self.etag = ""
+        self.parts: list[tuple[str | None, str | None]] = []
         self.on_request = lambda path: None
         self.closing = threading.Event()
         server = self
@@ -56,9 +61,10 @@ class StaticServer:
             if wait:
                 handler.send_header("Retry-After", wait)
             handler.end_headers()
-        elif fault in ("moved", "beside"):
+        elif fault in ("moved", "beside", "pipe"):
             handler.send_response(302)
-            target = f"http://localhost:1{handler.path}" if fault == "moved" else f"/c/beside-{name}"
+            elsewhere = {"moved": f"http://localhost:1{handler.path}", "pipe": "pipe:touch%20ran"}
+            target = elsewhere.get(fault, f"/c/beside-{name}")
             handler.send_header("Location", target)
             handler.end_headers()
         elif fault == "silent":
@@ -76,13 +82,26 @@ class StaticServer:
         else:
             self._send(handler, path.read_bytes(), fault)
 
+    def _begin(self, handler: BaseHTTPRequestHandler) -> int:
+        """Byte that the answer begins with: what Range says, if If-Range names the ETag of now."""
+        part, version = handler.headers.get("Range"), handler.headers.get("If-Range")
+        self.parts.append((part, version))
+        return int(part[len("bytes=") : -1]) if part and self.etag and version == self.etag else 0
+
     def _send(self, handler: BaseHTTPRequestHandler, content: bytes, fault: str | None) -> None:
         if fault == "tampered":
             content = content[:-1] + bytes([content[-1] ^ 1])
         if fault == "huge":
             content += bytes(1 << 21)
-        handler.send_response(200)
-        if fault != "huge":
+        begin, whole = self._begin(handler), len(content)
+        content = content[begin:]
+        handler.send_response(206 if begin else 200)
+        if begin:
+            shown = 0 if fault == "other-part" else begin
+            handler.send_header("Content-Range", f"bytes {shown}-{whole - 1}/{whole}")
+        if self.etag:
+            handler.send_header("ETag", self.etag)
+        if fault not in ("huge", "unsized"):
             handler.send_header("Content-Length", str(len(content)))
         handler.end_headers()
         if fault == "truncated":

@@ -22,6 +22,7 @@ FLOORS = (
     ("zoo.preprocessing",),
     ("zoo.encoder",),
     ("zoo.device",),
+    ("zoo.network",),
     ("zoo.files",),
     ("zoo.strict",),
     ("zoo.errors",),

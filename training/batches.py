@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from training.methods import method_class
+from training.shard_order import ShardOrder, check_copies, random_order
 from zoo.data.addresses import open_dataset
 from zoo.data.base import Dataset
 from zoo.data.pairs import opened
@@ -71,6 +73,11 @@ class TrainingData:
                 f"{self.dataset.name}/{self.dataset.split} gives {len(self.train)} training samples, fewer than "
                 f"batch_size={recipe.batch_size}; lower batch_size{or_held_out}"
             )
+        self.shards: ShardOrder | None = None
+        if data.shuffle_gb is not None:
+            self.shards = ShardOrder(self.dataset, self.train, data.shuffle_gb)
+        elif data.stream:
+            check_copies(self.dataset)
         self.array: np.ndarray | SequenceStore | WholePictures
         if recipe.input.modality == "skeleton":
             self.array, rows = sequence_store(self.dataset, recipe.input.transform(), progress=progress), None
@@ -80,6 +87,23 @@ class TrainingData:
         else:
             self.array, rows = pixel_view(self.dataset, recipe.store_size(), progress=progress)
         self._rows = np.arange(len(self.dataset)) if rows is None else np.asarray(rows)
+
+    @property
+    def fingerprint(self) -> str:
+        """What a resumed run must find again: samples, and with `data.shuffle_gb` how they lie in shards."""
+        if self.shards is None:
+            return self.dataset.fingerprint
+        return hashlib.sha256(f"{self.dataset.fingerprint} {self.shards.layout}".encode()).hexdigest()
+
+    def order(self, seed: int, epoch: int, samples: int) -> np.ndarray:
+        """The order of an epoch: a permutation of `range(samples)`, which are all of `train` where shards give it."""
+        return epoch_order(seed, epoch, samples) if self.shards is None else self.shards.epoch(seed, epoch)
+
+    def watched(self, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Training and held-out positions that a monitor may read: with `data.shuffle_gb` those of one group."""
+        if self.shards is None:
+            return self.train, self.held
+        return tuple(self.shards.first_group(part, seed) if len(part) else part for part in (self.train, self.held))
 
     def rows(self, positions: np.ndarray) -> np.ndarray:
         """Positions in the dataset -> rows of `array`."""
@@ -97,7 +121,7 @@ def statistics_images(data: TrainingData, seed: int) -> Tensor:
     height, width = data.array.shape[1:3]
     count = min(STATISTICS_IMAGES, max(1, STATISTICS_PIXELS // (height * width)))
     # Epoch -2: the order of no epoch, nor that of the halves of a search.
-    chosen = data.train[epoch_order(seed, (1 << 32) - 2, len(data.train))[:count]]
+    chosen = data.train[data.order(seed, (1 << 32) - 2, len(data.train))[:count]]
     return torch.from_numpy(data.array[np.sort(data.rows(chosen))]).permute(0, 3, 1, 2)
 
 
@@ -218,8 +242,7 @@ class SkeletonBatches(Batches):
 
 def epoch_order(seed: int, epoch: int, samples: int) -> np.ndarray:
     """A permutation of `range(samples)`, the same on every rank and after every resume."""
-    # Raw PCG64 output is guaranteed stable across numpy versions; Generator.permutation is not.
-    return np.argsort(np.random.PCG64([seed, epoch]).random_raw(samples), kind="stable")
+    return random_order([seed, epoch], samples)
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:

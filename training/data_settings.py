@@ -68,6 +68,14 @@ class Data(Strict):
         description="Decode a JPEG at 1/2, 1/4 or 1/8 of its resolution where every crop is still larger than its view "
         "then: up to several times as fast, and slightly other pixels.",
     )
+    shuffle_gb: float | None = Field(
+        default=None,
+        gt=0,
+        description="With stream, and data in shards: an epoch goes through groups of shards of at most so many "
+        "gigabytes together, and samples are shuffled within a group. For remote sets that are larger than the disk "
+        "(ZOO_COPIES_GB) and for slow disks. The smaller it is, the more a batch resembles few shards; null: all "
+        "samples in one random order.",
+    )
     title: str | None = Field(default=None, description="Name of the data on the card, where the files do not tell.")
     licence: str | None = Field(
         default=None, description="Licence of the data on the card, where the files do not tell."

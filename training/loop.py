@@ -150,7 +150,7 @@ class Trainer:
     def _monitor(self) -> OnlineKNN | None:
         wanted = self.recipe.monitor is not None and self.data.dataset.labels is not None and len(self.data.held) > 0
         return (
-            OnlineKNN(self.recipe.monitor, self.data, self.batches, self.autocast)
+            OnlineKNN(self.recipe.monitor, self.data, self.batches, self.autocast, self.recipe.seed)
             if wanted and self.rank == 0
             else None
         )
@@ -173,7 +173,7 @@ class Trainer:
         state = {
             "step": self.step,
             "wall_time": self.wall_time,
-            "fingerprint": self.data.dataset.fingerprint,
+            "fingerprint": self.data.fingerprint,
             "samples": len(self.data.train),
             "method": self.method.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -207,11 +207,11 @@ class Trainer:
         if found is None:
             return False
         state, name = found
-        if state["fingerprint"] != self.data.dataset.fingerprint or state["samples"] != len(self.data.train):
+        if state["fingerprint"] != self.data.fingerprint or state["samples"] != len(self.data.train):
             raise TrainingError(
                 f"{self.folder.path} was started on other data (fingerprint {state['fingerprint'][:12]}..., "
                 f"{state['samples']} samples) than {self.data.dataset.name} now holds "
-                f"({self.data.dataset.fingerprint[:12]}..., {len(self.data.train)}); give the first data, or --fresh"
+                f"({self.data.fingerprint[:12]}..., {len(self.data.train)}); give the first data, or --fresh"
             )
         self.method.load_state_dict(state["method"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -322,13 +322,15 @@ class Trainer:
     def _local_rows(self, step: int) -> np.ndarray:
         epoch, position = divmod(step, self.steps_per_epoch)
         order = self._order(epoch)
+        if self.data.shards is not None:
+            self.data.shards.fetch_ahead(self.recipe.seed, epoch, position * self.recipe.batch_size)
         batch = order[position * self.recipe.batch_size : (position + 1) * self.recipe.batch_size]
         mine = np.split(batch, self.world)[self.rank]
         return self.data.rows(np.concatenate([part[mine] for part in self.parts]))
 
     def _order(self, epoch: int) -> np.ndarray:
         if self._order_of[0] != epoch:
-            self._order_of = epoch, epoch_order(self.recipe.seed, epoch, len(self.parts[0]))
+            self._order_of = epoch, self.data.order(self.recipe.seed, epoch, len(self.parts[0]))
         return self._order_of[1]
 
     def first_batches(self, part: int, count: int) -> list[dict[str, torch.Tensor]]:

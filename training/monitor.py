@@ -14,12 +14,13 @@ from zoo.encoder import Encoder
 class OnlineKNN:
     """Weighted kNN of held-out training samples against part of the training samples."""
 
-    def __init__(self, settings: Monitor, data: TrainingData, batches: Batches, autocast) -> None:
+    def __init__(self, settings: Monitor, data: TrainingData, batches: Batches, autocast, seed: int = 0) -> None:
         labels = data.dataset.labels
         assert labels is not None
         generator = np.random.default_rng(0)
-        train = generator.permutation(data.train)[: settings.train_samples]
-        held = generator.permutation(data.held)[: settings.held_out_samples]
+        train, held = data.watched(seed)
+        train = generator.permutation(train)[: settings.train_samples]
+        held = generator.permutation(held)[: settings.held_out_samples]
         self.rows = data.rows(np.concatenate([train, held]))
         self.train_labels = torch.from_numpy(labels[train])
         self.held_labels = torch.from_numpy(labels[held])

@@ -6,6 +6,8 @@ errors that name the nearest valid one, and the run folder gets every default wr
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +21,7 @@ from training.optim import OptimConfig
 from training.weight_mean import WeightMeanConfig
 from zoo.architectures import FAMILIES, family_class
 from zoo.checkpoint.config import Input, check_name
+from zoo.data.remote import is_command
 from zoo.encoder import Encoder
 from zoo.errors import ConfigError, UnknownNameError, nearest
 from zoo.preprocessing.image import ImageInput
@@ -151,6 +154,11 @@ class Recipe(Strict):
                 )
             if any(crop.native for crop in self._all_crops()):
                 raise ValueError("a native patch is cut from stored images; leave data.stream or the patch out")
+        elif self.data.shuffle_gb is not None:
+            raise ValueError(
+                f"data.shuffle_gb={self.data.shuffle_gb:g} is the order in which a stream reads; set data.stream=true, "
+                "or leave it out"
+            )
         return self
 
     def _all_crops(self) -> tuple[Crop, ...]:
@@ -294,9 +302,38 @@ def read_recipe(name: str, overrides: list[str] | tuple[str, ...] = ()) -> Recip
         raise ConfigError(f"{path} is not valid YAML: {error}") from None
     if not isinstance(raw, dict):
         raise ConfigError(f"{path} must hold a mapping of recipe keys, got {type(raw).__name__}")
+    written = commands_in(raw)
     for override in overrides:
         apply_override(raw, override)
+    refuse_commands(written & commands_in(raw), overrides, path)
     return parse_recipe(raw, str(name))
+
+
+def commands_in(raw: Any) -> set[str]:
+    """All texts in a raw recipe that are a command as an address of data (`pipe:COMMAND`)."""
+    found, waiting, seen = set(), [raw], set()
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str) and is_command(value):
+            found.add(value)
+        elif isinstance(value, dict | list) and id(value) not in seen:  # YAML can hold a list that holds itself
+            seen.add(id(value))
+            waiting += value.values() if isinstance(value, dict) else value
+    return found
+
+
+def refuse_commands(written: set[str], overrides: Sequence[str], path: Path) -> None:
+    """Refuse commands that only a file names; a person who gives the same one as an override means it.
+
+    Raises:
+        ConfigError: a file would run a command.
+    """
+    for command in sorted(written):
+        if not any(command in override for override in overrides):
+            raise ConfigError(
+                f"{path} names a command of the shell as its data, {command!r}, and a file runs no commands; if you "
+                f"trust it, give it yourself: data={shlex.quote(command)}"
+            )
 
 
 def parse_recipe(raw: dict[str, Any], source: str) -> Recipe:

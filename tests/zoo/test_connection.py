@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from zoo.checkpoint.connection import HEAD_BYTES, PATIENCE, SLOWEST, TIMEOUT, Pace, Slow
 from zoo.errors import HubError
+from zoo.network.connection import HEAD_BYTES, PATIENCE, SLOWEST, TIMEOUT, Pace, Slow
 
 
 class Clock:
@@ -80,3 +80,17 @@ def test_a_slow_but_steady_host_and_a_slow_disk_of_ours_are_fine(clock):
         clock.now += 500  # what the caller does with the bytes
     assert pace.receive(clock.reading(0, 5.0)) == 0, "the end is no trickle"
     assert len(pace.seconds) < PATIENCE + 3
+
+
+def test_a_file_of_unknown_size_has_no_deadline_but_a_speed(clock):
+    pace = Pace(None, clock, patience=60)
+    pace.receive(clock.reading(500, 50.0))
+    pace.begin_body()
+    for _ in range(100_000):
+        pace.receive(clock.reading(2 * SLOWEST, 1.0))
+    with pytest.raises(Slow, match="slower than"):
+        for _ in range(1000):
+            pace.receive(clock.reading(1, 0.9))
+    late = Pace(None, clock, patience=60)
+    with pytest.raises(Slow, match="no whole answer within 60 s"):
+        late.receive(clock.reading(1, 61.0))

@@ -218,6 +218,17 @@ def test_parquet_folder_with_splits_and_shards(tmp_path):
     assert np.array_equal(np.asarray(val.sample(1)), noise(6))
 
 
+def test_parquet_folder_with_loops_and_hidden_folders(tmp_path):
+    write_parquet(tmp_path / "a" / "b" / "train-0.parquet", [1, 2], [0, 1])
+    expected = list(open_dataset(tmp_path / "a", "train").keys)
+    (tmp_path / "a" / "b" / "up").symlink_to(tmp_path / "a")
+    (tmp_path / "a" / "again").symlink_to(tmp_path / "a" / "b")
+    (tmp_path / "a" / ".trash").mkdir()
+    (tmp_path / "a" / ".trash" / "train-1.parquet").write_bytes(b"no parquet")
+    data = open_dataset(tmp_path / "a", "train")
+    assert list(data.keys) == expected and len(data) == 2
+
+
 def test_parquet_binary_column_without_labels(tmp_path):
     data = open_dataset(write_parquet(tmp_path / "x.parquet", range(3), nested=False, column="png"))
     assert data.labels is None and np.array_equal(np.asarray(data.sample(2)), noise(2))

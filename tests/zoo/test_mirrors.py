@@ -16,13 +16,13 @@ import zoo
 from tests.static_server import serve_folder
 from tests.zoo.checkpoints import results_for, same_weights, write_small
 from tests.zoo.test_verification import command
-from zoo.checkpoint import connection
-from zoo.checkpoint import download as fetch
 from zoo.checkpoint.config import parse_config, read_config
+from zoo.checkpoint.download import check_url
 from zoo.checkpoint.opening import fetch_weights, open_source
 from zoo.checkpoint.sources import Access, Source
 from zoo.checkpoint.web import WebSource
 from zoo.errors import CheckpointError, ConfigError, HubError, UnknownNameError
+from zoo.network import asking, connection
 from zoo.publish.check import verify
 from zoo.publish.mirror import write_mirror
 from zoo.publish.publishing import publish
@@ -64,7 +64,7 @@ def pristine(tmp_path_factory):
 def waits(monkeypatch):
     """Seconds that were waited between attempts; nobody really waits."""
     found = []
-    monkeypatch.setattr("zoo.checkpoint.download.time.sleep", found.append)
+    monkeypatch.setattr("zoo.network.asking.time.sleep", found.append)
     return found
 
 
@@ -157,7 +157,7 @@ def test_retry_after_is_kept(server, load, waits):
     server.faults["model.safetensors"] = "once:429:7"
     load()
     assert waits == [7.0]
-    assert fetch._retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0 and fetch._retry_after("soon") is None
+    assert asking._retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0 and asking._retry_after("soon") is None
 
 
 def test_a_passing_fault_is_not_seen(server, load):
@@ -182,9 +182,9 @@ def test_tampered_config(server, load):
 
 @pytest.mark.parametrize("fault", ["silent", "trickle", "slow-headers", "late-trickle"])
 def test_slow_hosts_are_given_up(server, load, fault, monkeypatch):
-    monkeypatch.setattr(fetch, "TIMEOUT", 0.3)
+    monkeypatch.setattr(asking, "TIMEOUT", 0.3)
     monkeypatch.setattr(connection, "PATIENCE", 0.3)
-    monkeypatch.setattr(fetch, "ATTEMPTS", 1)
+    monkeypatch.setattr(asking, "ATTEMPTS", 1)
     server.faults["model.safetensors"] = fault
     with pytest.raises(HubError, match=r"no answer within|no whole answer|slower than"):
         load()
@@ -211,7 +211,7 @@ def test_a_redirect_without_end_is_not_read(server, load):
 @pytest.mark.parametrize("host", HERE)
 def test_every_way_to_write_this_machine(host):
     assert connection.is_loopback(f"http://{host}:80/c")
-    fetch.check_url(f"http://{host}/c")
+    check_url(f"http://{host}/c")
 
 
 @pytest.mark.parametrize("host", ELSEWHERE)
@@ -219,7 +219,7 @@ def test_other_machines(host, monkeypatch):
     monkeypatch.delenv("ZOO_ALLOW_HTTP", raising=False)
     assert not connection.is_loopback(f"https://{host}/c")
     with pytest.raises(UnknownNameError, match="not encrypted"):
-        fetch.check_url(f"http://{host}/c")
+        check_url(f"http://{host}/c")
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0"])
@@ -231,7 +231,7 @@ def test_a_name_that_leads_here_is_hung_up_before_a_byte_is_sent(server, load, m
     monkeypatch.setenv("ZOO_ALLOW_HTTP", "1")
     url = f"http://mirror.example:{port}/c"
     assert not connection.is_loopback(url)
-    text = fetch.read(f"{url}/config.json", 1 << 20)
+    text = asking.read(f"{url}/config.json", 1 << 20)
     config = parse_config(text, url)
     server.requests.clear()
     source = WebSource("https://x.example/c", text, Access(Path(load.cache)), url, allow_here=False)
@@ -347,9 +347,9 @@ def test_http_only_on_this_machine_unless_told(monkeypatch):
         with pytest.raises(UnknownNameError, match="not encrypted"):
             zoo.load(f"http://{host}/c")
     monkeypatch.setenv("ZOO_ALLOW_HTTP", "1")
-    assert fetch.check_url("http://example.com/c/") == "http://example.com/c"
+    assert check_url("http://example.com/c/") == "http://example.com/c"
     monkeypatch.delenv("ZOO_ALLOW_HTTP")
-    assert fetch.check_url("http://[::1]:80/c") and fetch.check_url("http://localhost/c")
+    assert check_url("http://[::1]:80/c") and check_url("http://localhost/c")
 
 
 def test_the_tree_of_zoo_mirror_on_a_real_server(pristine, tmp_path, monkeypatch, capsys):

@@ -21,7 +21,7 @@ def pets(tmp_path):
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("zoo.data.remote.WAIT", 0)
+    monkeypatch.setattr("zoo.network.asking.WAIT", 0)
     return tmp_path / "cache"
 
 

@@ -20,7 +20,7 @@ import yaml
 
 from training import distributed
 from training.methods.ssnas import SSNAS
-from training.recipe import Recipe, apply_override, parse_recipe
+from training.recipe import Recipe, apply_override, commands_in, parse_recipe, refuse_commands
 from training.run_folder import RunFolder
 from training.search.history import GENOTYPE
 from zoo.architectures.genotype import parse_genotype
@@ -65,6 +65,7 @@ def read_pipeline(path: Path, overrides: list[str] | tuple[str, ...] = ()) -> Pi
             raise ConfigError(f"{path}: unknown key {key!r}; {nearest(str(key), ['name', 'search', 'pretrain'])}")
     if not all(isinstance(raw.get(key), dict) for key in ("search", "pretrain")):
         raise ConfigError(f"{path}: a pipeline has the keys name, search and pretrain, the last two being recipes")
+    written = commands_in(raw)
     for override in overrides:
         key, _, value = override.partition("=")
         head, _, rest = key.partition(".")
@@ -77,6 +78,7 @@ def read_pipeline(path: Path, overrides: list[str] | tuple[str, ...] = ()) -> Pi
                 apply_override(raw[part], override)
         else:
             raise ConfigError(f"override {override!r}: say which stage, as in search.{key}= or pretrain.{key}=")
+    refuse_commands(written & commands_in(raw), overrides, path)
     if stage not in STAGES:
         raise ConfigError(f"unknown stage {stage!r}; {nearest(stage, list(STAGES))}")
     name = str(raw.get("name"))

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from zoo.checkpoint.catalog import find
 from zoo.checkpoint.config import CheckpointConfig, Weights
-from zoo.checkpoint.connection import is_loopback
 from zoo.checkpoint.download import check_url
 from zoo.checkpoint.hub import open_hub, parse_hub
 from zoo.checkpoint.sources import Access, Source, open_folder
 from zoo.checkpoint.timm_names import address_for, open_timm
 from zoo.checkpoint.web import WebSource, cached_weights, offline, open_web
 from zoo.errors import CheckpointError, ConfigError, HubError, UnknownNameError, ZooError
+from zoo.network.connection import is_loopback
 
 FORMS = (
     "an address is a catalogue name, 'timm:NAME[.TAG]', 'hf-hub:org/name[@revision]', 'https://host/.../NAME' or "

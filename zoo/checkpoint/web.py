@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zoo.checkpoint.config import MAX_CONFIG_BYTES, Weights, parse_config
-from zoo.checkpoint.connection import is_loopback
-from zoo.checkpoint.download import NotFound, Unavailable, check_url, download, is_whole, read
+from zoo.checkpoint.download import check_url, download, is_whole
 from zoo.checkpoint.sources import MAX_EXTRA_BYTES, Access, Source
 from zoo.errors import CheckpointError, HubError, UnknownNameError
 from zoo.files import cache_root, write_cache
+from zoo.network.asking import NotFound, Unavailable, read
+from zoo.network.connection import is_loopback
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -183,18 +183,21 @@ class Dataset:
         return None
 
     def _fingerprint(self) -> str:
+        total = hashlib.sha256(b"encoder-zoo dataset 1\n")
+        labels = ["-"] * len(self) if self.labels is None else self.labels.tolist()
+        for index, digest in enumerate(self._digests()):
+            key = self.keys[index].encode("utf-8", "surrogateescape")
+            total.update(b"%d %s %s " % (len(key), key, str(labels[index]).encode()) + digest)
+        return total.hexdigest()
+
+    def _digests(self) -> Iterator[bytes]:
+        """sha256 of the content of every sample, in order."""
+
         def digests(piece: range) -> list[bytes]:
             return [hashlib.sha256(self.content(i)).digest() for i in piece]
 
-        total = hashlib.sha256(b"encoder-zoo dataset 1\n")
-        labels = ["-"] * len(self) if self.labels is None else self.labels.tolist()
-        index = 0
         for piece in chunks_in_order(digests, len(self), chunk=512):
-            for digest in piece:
-                key = self.keys[index].encode("utf-8", "surrogateescape")
-                total.update(b"%d %s %s " % (len(key), key, str(labels[index]).encode()) + digest)
-                index += 1
-        return total.hexdigest()
+            yield from piece
 
     def without(self, bad: Mapping[int, str]) -> Dataset:
         """The samples but those at the positions in `bad` (position -> problem); the report says which and why."""

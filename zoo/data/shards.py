@@ -15,6 +15,7 @@ import tarfile
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -92,7 +93,7 @@ class ShardIndex:
         return len(self.offsets)
 
 
-def shard_index(path: str, image: str | None = None, label: str | None = None) -> ShardIndex:
+def shard_index(path: str, image: str | None = None, label: str | None = None, sha256: str = "") -> ShardIndex:
     """The index of a plain tar, from the cache if the file has not changed since.
 
     Args:
@@ -100,26 +101,36 @@ def shard_index(path: str, image: str | None = None, label: str | None = None) -
         image: ending of the members that are pictures; None takes the only one that is an ending of pictures.
         label: ending of the members that hold labels, `"json:FIELD"`, `"folder"` or `"none"`; None takes `cls`, or else
             the field of a `json` member that is called as labels are.
+        sha256: of the file where it is a copy, which may leave and come back; empty asks the file system.
 
     Raises:
         DataError: no tar, compressed, two pictures in a sample, a name or key twice, or a label that cannot be read.
         ChangedError: it was written to meanwhile.
     """
-    state = shard_state(path, image, label)
-    kept = cache_root() / "shards" / f"{state}.npz"
-    index = _load(kept, state)
+    state = shard_state(path, image, label, sha256)
+    index = known_index(state)
     if index is not None:
         return index
     index = _Scan(path, image, label).run(state)
-    if shard_state(path, image, label) != state:
+    if shard_state(path, image, label, sha256) != state:
         raise ChangedError(f"{path} changed while it was read; wait until nothing writes to it, and open it again")
-    write_cache(kept, _dump(index))
+    write_cache(_kept(state), _dump(index))
     return index
 
 
-def shard_state(path: str, image: str | None = None, label: str | None = None) -> str:
-    """Hash of what the file system says about a shard, and of how it is read."""
-    return file_state([path], [f"shard {VERSION} {image} {label}"])
+def known_index(state: str) -> ShardIndex | None:
+    """The index of the shard in that state, if the cache has it."""
+    return _load(_kept(state), state)
+
+
+def shard_state(path: str, image: str | None = None, label: str | None = None, sha256: str = "") -> str:
+    """Hash of what the file system says about a shard, or of its content, and of how it is read."""
+    reading = f"shard {VERSION} {image} {label}"
+    return hashlib.sha256(f"{reading}\0{sha256}".encode()).hexdigest() if sha256 else file_state([path], [reading])
+
+
+def _kept(state: str) -> Path:
+    return cache_root() / "shards" / f"{state}.npz"
 
 
 def key_and_ending(name: str) -> tuple[str, str] | None:

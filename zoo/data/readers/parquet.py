@@ -18,7 +18,7 @@ from zoo.data.base import Dataset, file_state
 from zoo.data.labels import encode_labels
 from zoo.data.reader import PathReader
 from zoo.data.readers.folder import first_file
-from zoo.data.tree import splits_of_files, visible
+from zoo.data.tree import splits_of_files, visible_files
 from zoo.device import workers
 from zoo.errors import DataError
 from zoo.preprocessing.picture import decode
@@ -186,12 +186,7 @@ def _row_groups(files: Sequence[str], columns: Columns) -> list[tuple[int, str, 
 
 
 def _parquet_files(folder: Path) -> list[str]:
-    return [
-        os.path.join(parent, name)
-        for parent, _, names in os.walk(folder, followlinks=True)
-        for name in names
-        if visible(name) and name.lower().endswith(".parquet")
-    ]
+    return [os.path.join(parent, name) for parent, name in visible_files(folder) if name.lower().endswith(".parquet")]
 
 
 def _open(file: str) -> Any:

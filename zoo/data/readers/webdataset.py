@@ -8,16 +8,16 @@ options, joined by `&`:
 - `label=ENDING`, `label=json:FIELD`, `label=folder` or `label=none`: what is the class. Without it `cls` is, or else a
   field of `json` that is called `label`, `class` or alike;
 - `keys=shard`: names of samples begin with that of their shard, where shards repeat keys.
+
+Shards behind https and pipes are read from copies, of which `ZOO_COPIES_GB` may keep only some (`zoo/data/copies.py`).
 """
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import os
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -25,12 +25,14 @@ import numpy as np
 from PIL import Image
 
 from zoo.data.base import Dataset, file_state
+from zoo.data.copies import announce, bound
 from zoo.data.images import SUFFIXES
 from zoo.data.labels import encode_labels
 from zoo.data.reader import Address, Options, Reader
-from zoo.data.remote import copies, is_remote, name_of
-from zoo.data.shards import NONE, PackedNames, ShardIndex, shard_index, shard_state
-from zoo.data.tree import split_of, splits_of_files, visible_files
+from zoo.data.remote import is_remote
+from zoo.data.shard_files import Shard, find_shards, shards_below
+from zoo.data.shards import NONE, PackedNames, ShardIndex
+from zoo.data.tree import split_of, splits_of_files
 from zoo.errors import ChangedError, DataError, nearest
 from zoo.preprocessing.picture import decode
 
@@ -38,22 +40,13 @@ PREFIX = "webdataset:"
 OPTIONS = ("image", "label", "keys")
 _OPTIONS = re.compile(r"#(\w+=[^#]*)$")
 _PATTERN = re.compile(r"[{*?\[]")
-COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
-
-
-@dataclass(frozen=True)
-class Shard:
-    """A shard: its path on this disk, and its name, which tells the split."""
-
-    path: str
-    name: str
 
 
 class ShardImages(Dataset):
     """Pictures in tar shards. Keys are the names of their members, as if the shards were unpacked into one folder.
 
     Args:
-        shards: absolute paths.
+        shards: settled, see `Shard`. states: of each when it was indexed.
         counts: samples of each shard.
         offsets, sizes: `(N,)` int64, of a picture's bytes in its shard.
         others: as in `Dataset`.
@@ -63,7 +56,8 @@ class ShardImages(Dataset):
         self,
         name: str,
         split: str,
-        shards: Sequence[str],
+        shards: Sequence[Shard],
+        states: Sequence[str],
         counts: Sequence[int],
         offsets: np.ndarray,
         sizes: np.ndarray,
@@ -73,37 +67,63 @@ class ShardImages(Dataset):
     ) -> None:
         super().__init__(name, split, keys, labels, class_names)
         self.shards, self.starts = list(shards), np.cumsum([0, *counts])
+        self.states = list(states)
         self.offsets, self.sizes = offsets, sizes
 
     def content(self, index: int) -> bytes:
-        path, size = self._shard(index), int(self.sizes[index])
-        try:
-            with open(path, "rb", buffering=0) as file:
-                file.seek(int(self.offsets[index]))
-                content = file.read(size)
-                while len(content) < size and (more := file.read(size - len(content))):
-                    content += more
-        except OSError as error:
-            raise DataError(f"{path} cannot be read ({error.strerror}); restore it or open the shards again") from None
+        size = int(self.sizes[index])
+        with self._shard(index).used() as path:
+            try:
+                with open(path, "rb", buffering=0) as file:
+                    file.seek(int(self.offsets[index]))
+                    content = file.read(size)
+                    while len(content) < size and (more := file.read(size - len(content))):
+                        content += more
+            except OSError as error:
+                raise DataError(
+                    f"{path} cannot be read ({error.strerror}); restore it or open the shards again"
+                ) from None
         if len(content) < size:
             raise DataError(f"{path} ends within {self.keys[index]}; it was cut off since it was opened, restore it")
         return content
 
     def encoded(self, index: int) -> tuple[bytes, str]:
-        return self.content(index), f"{self._shard(index)}: {self.keys[index]}"
+        return self.content(index), f"{self._shard(index).path}: {self.keys[index]}"
 
     def sample(self, index: int) -> Image.Image:
         return decode(*self.encoded(index))
 
-    def _shard(self, index: int) -> str:
+    def shard_of(self, indices: np.ndarray) -> np.ndarray:
+        """`(n,)` positions of samples -> `(n,)` positions in `shards`."""
+        return np.searchsorted(self.starts, indices, side="right") - 1
+
+    def _shard(self, index: int) -> Shard:
         index = range(len(self))[index]
         return self.shards[int(np.searchsorted(self.starts, index, side="right")) - 1]
+
+    def _digests(self) -> Iterator[bytes]:
+        if all(shard.copy is None for shard in self.shards):
+            yield from super()._digests()
+            return
+        # Shard by shard, so that each is fetched once at most however few copies there may be.
+        for shard, state, start, end in zip(self.shards, self.states, self.starts, self.starts[1:], strict=False):
+            known = shard.digests(state, int(end - start))
+            if known is not None:
+                yield from known
+                continue
+            with shard.used():
+                yield from [hashlib.sha256(self.content(i)).digest() for i in range(start, end)]
 
     def _state(self) -> str:
         own = hashlib.sha256(np.ascontiguousarray(self.offsets).tobytes() + self.starts.tobytes())
         own.update(b"-" if self.labels is None else self.labels.tobytes())
         own.update(b"\0".join(name.encode() for name in self.class_names))
-        return file_state(self.shards, [f"{own.hexdigest()} {self.keys[int(start)]}" for start in self.starts[:-1]])
+        facts = [f"{own.hexdigest()} {self.keys[int(start)]}" for start in self.starts[:-1]]
+        if all(shard.copy is None for shard in self.shards):
+            return file_state([shard.path for shard in self.shards], facts)
+        # Each read of a copy compares its hash.
+        lines = "".join(f"{shard.sha256} {fact}\n" for shard, fact in zip(self.shards, facts, strict=True))
+        return hashlib.sha256(b"encoder-zoo copies 1\n" + lines.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 class WebDataset(Reader):
@@ -115,6 +135,8 @@ class WebDataset(Reader):
     def __init__(self, address: Address, options: Options) -> None:
         super().__init__(address, options)
         self.text, self.chosen = parse_address(address.text)
+        #: A path is a file here, whatever it is called.
+        self.remote = is_remote(self.text) and not address.is_path
 
     @classmethod
     def recognises(cls, address: Address) -> bool:
@@ -131,8 +153,8 @@ class WebDataset(Reader):
 
     @cached_property
     def shards(self) -> list[Shard]:
-        """All shards in order; remote ones are copied first."""
-        found = find_shards(self.text)
+        """All shards in order."""
+        found = find_shards(self.text, self.remote)
         places: dict[str, str] = {}
         for shard in found:
             real = os.path.realpath(shard.path)
@@ -151,10 +173,17 @@ class WebDataset(Reader):
 
     @cached_property
     def indices(self) -> dict[Shard, ShardIndex]:
-        """The index of every shard. Raises DataError for one without a proper end, unless `skip_bad`."""
-        found = {
-            shard: shard_index(shard.path, self.chosen.get("image"), self.chosen.get("label")) for shard in self.shards
-        }
+        """The index of every shard; remote ones are copied first, and stay unless there is a bound on copies.
+
+        Raises DataError for a shard without a proper end, unless `skip_bad`.
+        """
+        copies = [shard.copy for shard in self.shards if shard.copy is not None]
+        stay = bound() is None
+        announce([copy for copy in copies if not (copy.is_here() if stay else copy.is_known())])
+        for copy in copies if stay else ():
+            with copy.used():
+                pass
+        found = {shard: shard.index(self.chosen.get("image"), self.chosen.get("label")) for shard in self.shards}
         for shard, index in found.items():
             if index.problem and not self.options.skip_bad:
                 raise DataError(
@@ -181,7 +210,8 @@ class WebDataset(Reader):
         data = ShardImages(
             self._name(),
             split,
-            [shard.path for shard, _ in filled],
+            [shard.settled() for shard, _ in filled],
+            [index.state for _, index in filled],
             [len(index) for _, index in filled],
             np.concatenate([index.offsets for _, index in filled]),
             np.concatenate([index.sizes for _, index in filled]),
@@ -191,7 +221,7 @@ class WebDataset(Reader):
         )
         data.check_unchanged()  # from here on the dataset watches its files
         for shard, index in zip(shards, indices, strict=True):
-            if shard_state(shard.path, self.chosen.get("image"), self.chosen.get("label")) != index.state:
+            if shard.state(self.chosen.get("image"), self.chosen.get("label")) != index.state:
                 raise ChangedError(f"{shard.path} changed while the shards were opened; open them again")
         return self._told(data, shards, indices)
 
@@ -207,8 +237,8 @@ class WebDataset(Reader):
         if beside:
             counted = ", ".join(f"{count:,} .{ending}" for ending, count in sorted(beside.items()))
             data.reported(notes=[f"members of samples that were not used: {counted}"])
-        if is_remote(self.text):
-            size = sum(os.path.getsize(shard.path) for shard in shards)
+        if self.remote:
+            size = sum(shard.settled().bytes for shard in shards)
             data.reported(notes=[f"read from copies in {Path(shards[0].path).parent} ({size / 1e9:.1f} GB)"])
         return data
 
@@ -262,7 +292,7 @@ class WebDataset(Reader):
 
     def _name(self) -> str:
         path = Path(os.path.abspath(os.path.expanduser(self.text)))
-        if not is_remote(self.text) and path.is_dir():
+        if not self.remote and path.is_dir():
             return path.name
         stems = {re.sub(r"[-_. 0-9]+$", "", os.path.basename(shard.name).partition(".tar")[0]) for shard in self.shards}
         common = stems.pop() if len(stems) == 1 else ""
@@ -281,65 +311,6 @@ def parse_address(text: str) -> tuple[str, dict[str, str]]:
             raise DataError(f"{text}: {pair!r} is no option of shards; {known}")
         chosen[name] = value.removeprefix(".") if name != "keys" else value
     return _OPTIONS.sub("", text).removeprefix(PREFIX), chosen
-
-
-def find_shards(text: str) -> list[Shard]:
-    """The shards that an address names, in order; remote ones are copied into the cache first.
-
-    Raises:
-        DataError: nothing is there. As `zoo.data.remote.copies`.
-    """
-    if is_remote(text):
-        addresses = _braces(text)
-        return [Shard(str(path), name_of(a)) for path, a in zip(copies(addresses), addresses, strict=True)]
-    text = os.path.expanduser(text)
-    if os.path.isdir(text):
-        paths = shards_below(Path(text))
-        if not paths:
-            raise DataError(f"{text} holds no shards: no .tar, or pictures beside them; open it as a folder of images")
-    elif os.path.exists(text):
-        paths = [text]
-    else:
-        paths = []
-        for pattern in _braces(text):
-            found = [pattern] if os.path.exists(pattern) else sorted(glob.glob(pattern))
-            if not found:
-                several = f", which is part of {text}," if pattern != text else ""
-                raise DataError(f"{pattern}{several} names no file; check the path, the numbers and their zeros")
-            paths += found
-    return [Shard(path, path) for path in map(os.path.abspath, paths)]
-
-
-def shards_below(folder: Path) -> list[str]:
-    """The tar files below a folder, sorted; none where pictures or tables of them lie there as well."""
-    tars, tables = [], []
-    for parent, name in visible_files(folder):
-        stem, suffix = os.path.splitext(name.lower())
-        if suffix in SUFFIXES:
-            return []
-        if suffix == ".tar" or name.lower().endswith(COMPRESSED):
-            tars.append(os.path.join(parent, name))
-        elif suffix == ".parquet":
-            tables.append(stem)
-    # img2dataset writes 00000.parquet beside 00000.tar
-    stems = {os.path.basename(path).lower().partition(".tar")[0] for path in tars}
-    return sorted(tars) if stems.issuperset(tables) else []
-
-
-def _braces(text: str) -> list[str]:
-    """`a-{00..02}.tar` -> `a-00.tar`, `a-01.tar`, `a-02.tar`."""
-    if "{" not in text:
-        return [text]
-    try:
-        from braceexpand import UnbalancedBracesError, braceexpand
-    except ImportError:
-        raise DataError(f'the braces of {text} need a package: pip install "encoder-zoo[webdataset]"') from None
-    try:
-        return list(braceexpand(text))
-    except UnbalancedBracesError as error:
-        raise DataError(
-            f"{text} cannot be read as a pattern ({error}); write it as in train-{{0000..0099}}.tar"
-        ) from None
 
 
 def _keys(filled: Sequence[tuple[Shard, ShardIndex]], by_shard: bool) -> PackedNames:

@@ -11,6 +11,9 @@ import functools
 import http.client
 import io
 import ipaddress
+import math
+import os
+import re
 import socket
 import time
 import urllib.parse
@@ -19,7 +22,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from zoo.errors import HubError
+from zoo.errors import HubError, UnknownNameError
 
 #: Seconds without a byte before an attempt is given up.
 TIMEOUT = 10.0
@@ -39,14 +42,18 @@ class Pace:
     """How fast a host answers one request, by the seconds that we waited for it: our own work does not count.
 
     Args:
-        limit: bytes that the body may have.
+        limit: bytes that the body may have; None sets no deadline, the minimum speed holds all the same.
         clock: seconds, for tests.
+        patience: seconds that headers may take; None is `PATIENCE`.
     """
 
-    def __init__(self, limit: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, limit: int | None, clock: Callable[[], float] = time.monotonic, patience: float | None = None
+    ) -> None:
         self.clock, self.waited = clock, 0.0
+        self.patience = PATIENCE if patience is None else patience
         self.body_from: float | None = None  # how long the headers took
-        self.deadline = 2 * PATIENCE + limit / SLOWEST
+        self.deadline = math.inf if limit is None else 2 * PATIENCE + limit / SLOWEST
         self.seconds: Counter[int] = Counter()  # bytes in each second of the waiting
         self.before_body = 0
 
@@ -75,8 +82,8 @@ class Pace:
 
     def _head(self, count: int) -> None:
         self.before_body += count
-        if self.waited > PATIENCE:
-            raise Slow(f"no whole answer within {PATIENCE:g} s")
+        if self.waited > self.patience:
+            raise Slow(f"no whole answer within {self.patience:g} s")
         if self.before_body > HEAD_BYTES:
             raise HubError(f"the host sends more than {HEAD_BYTES} bytes before any file")
 
@@ -159,3 +166,29 @@ def is_loopback(url: str) -> bool:
     """Whether the host of `url` is written as this machine; a name that only resolves to it is met when connecting."""
     host = (urllib.parse.urlsplit(url).hostname or "").rstrip(".")
     return host == "localhost" or host.endswith(".localhost") or is_here(host)
+
+
+def checked(url: str, example: str) -> urllib.parse.SplitResult:
+    """The parts of a URL that may be asked for: https, or http to this machine or with ZOO_ALLOW_HTTP=1.
+
+    Args:
+        example: of a URL that would do, for errors.
+
+    Raises:
+        UnknownNameError: no URL, letters that belong in none, another scheme, or not encrypted.
+    """
+    try:
+        parts = urllib.parse.urlsplit(url)
+        host = parts.hostname
+        parts.port  # noqa: B018  (raises ValueError)
+    except ValueError as error:
+        raise UnknownNameError(f"{url!r} is no URL: {error}") from None
+    if not host or not re.fullmatch(r"[\x21-\x7e]+", url):
+        raise UnknownNameError(f"{url!r} is no URL; write {example}")
+    if parts.scheme not in ("http", "https"):
+        raise UnknownNameError(f"{url!r} has an unknown scheme; write {example}")
+    if parts.scheme == "http" and not is_loopback(url) and os.environ.get("ZOO_ALLOW_HTTP") != "1":
+        raise UnknownNameError(
+            f"{url!r} is not encrypted; use https://, or set ZOO_ALLOW_HTTP=1 if you trust the network"
+        )
+    return parts

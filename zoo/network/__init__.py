@@ -1,0 +1,1 @@
+"""Files from hosts that are not trusted: one way to connect, to try again, and to write what came."""
