@@ -16,11 +16,12 @@ from zoo.files import replacing
 
 
 def draw_curves(records: list[dict[str, float]], path: Path, title: str) -> None:
-    """One panel per logged quantity over epochs; nothing when there are no records."""
+    """One panel per logged quantity over whole epochs, fractions in per cent; nothing when there are no records."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import MaxNLocator
 
     keys = sorted({k for r in records for k in r} - {"step", "epoch", "wall_time_s"}, key=_panel_order)
     if not keys:
@@ -28,9 +29,11 @@ def draw_curves(records: list[dict[str, float]], path: Path, title: str) -> None
     rows = (len(keys) + 2) // 3
     figure, axes = plt.subplots(rows, min(3, len(keys)), figsize=(4.4 * min(3, len(keys)), 3 * rows), squeeze=False)
     for axis, key in zip(axes.flat, keys, strict=False):
-        points = [(r["epoch"], r[key]) for r in records if key in r]
+        factor = 100 if is_fraction(key) else 1
+        points = [(r["epoch"], factor * r[key]) for r in records if key in r]
         axis.plot(*zip(*points, strict=True), marker="o" if len(points) < 40 else None, markersize=3, linewidth=1.3)
-        axis.set_title(key.replace("_", " "), fontsize=10)
+        axis.set_title(key.replace("_", " ") + (", %" if factor == 100 else ""), fontsize=10)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axis.set_xlabel("epoch", fontsize=9)
         axis.grid(alpha=0.3)
     for axis in list(axes.flat)[len(keys) :]:
@@ -40,6 +43,11 @@ def draw_curves(records: list[dict[str, float]], path: Path, title: str) -> None
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=110, format="png")
     plt.close(figure)
+
+
+def is_fraction(key: str) -> bool:
+    """Whether a logged quantity is a share of 1, which people read in per cent."""
+    return "knn" in key or "accuracy" in key
 
 
 def _panel_order(key: str) -> tuple[int, str]:

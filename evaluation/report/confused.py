@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evaluation.report.drawing import FAINT, Figure, canvas, class_name, png, style
+from evaluation.report.drawing import FAINT, Figure, canvas, class_name, png, style, wrapped
 from evaluation.report.neighbours import draw_tile, tile
 from zoo.data.base import Dataset
 
 #: Inches: side of a tile, between tiles, between the two halves, heading of a row, of the sheet.
 SIDE, SPACE, GAP, TITLE, HEAD = 0.85, 0.07, 0.4, 0.3, 0.35
+#: Inches of a line of a name, and characters that fit over one tile.
+LINE, WIDTH = 0.16, 10
 
 
 @dataclass(frozen=True)
@@ -32,30 +34,32 @@ def class_rows(true: np.ndarray, predicted: np.ndarray, class_names: Sequence[st
     Args:
         true, predicted: `(N,)` class indices.
     """
-    counts = confusions(true, predicted)
+    pairs, times = wrong_pairs(true, predicted)
+    labels, samples = np.unique(true, return_counts=True)
     rows = []
-    for label in np.unique(true):
-        wrong = counts[label].copy()
-        wrong[label] = 0
-        other, samples = int(wrong.argmax()), int(counts[label].sum())
+    for label, count in zip(labels.tolist(), samples.tolist(), strict=True):
+        own = np.flatnonzero(pairs[:, 0] == label)
         rows.append(
             ClassRow(
-                name=class_name(class_names, int(label), 60),
-                samples=samples,
-                right=counts[label, label] / samples,
-                taken_for=class_name(class_names, other, 60) if wrong[other] else "",
-                times=int(wrong[other]),
+                name=class_name(class_names, label),
+                samples=count,
+                right=1 - int(times[own].sum()) / count,
+                taken_for=class_name(class_names, int(pairs[own[0], 1])) if len(own) else "",
+                times=int(times[own[0]]) if len(own) else 0,
             )
         )
     return sorted(rows, key=lambda row: (row.right, row.name))
 
 
-def confusions(true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """`(K, K)` counts, rows true, columns predicted."""
-    classes = int(max(true.max(), predicted.max())) + 1
-    counts = np.zeros((classes, classes), dtype=np.int64)
-    np.add.at(counts, (true, predicted), 1)
-    return counts
+def wrong_pairs(true: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`(P, 2)` true class and the class it was taken for, and `(P,)` how often; the most frequent first.
+
+    Its cost is that of the samples, not of all pairs of classes: there may be a million classes.
+    """
+    wrong = true != predicted
+    pairs, times = np.unique(np.stack([true[wrong], predicted[wrong]], axis=1), axis=0, return_counts=True)
+    order = np.argsort(-times, kind="stable")
+    return pairs[order], times[order]
 
 
 def confused_pairs(
@@ -78,43 +82,49 @@ def confused_pairs(
     """
     if dataset.modality != "image" or not len(true):
         return None
-    counts = confusions(true, predicted)
-    totals = counts.sum(axis=1)
-    np.fill_diagonal(counts, 0)
-    order = np.argsort(-counts, axis=None, kind="stable")[:pairs]
-    chosen = [(int(a), int(b)) for a, b in zip(*np.unravel_index(order, counts.shape), strict=True) if counts[a, b]]
-    if not chosen:
+    found, times = wrong_pairs(true, predicted)
+    if not len(found):
         return None
+    chosen = [(int(a), int(b), int(n)) for (a, b), n in zip(found[:pairs], times[:pairs], strict=True)]
     with style():
-        picture = _sheet(true, predicted, dataset, chosen, counts, totals, shown)
-    first, second = chosen[0]
+        picture = _sheet(true, predicted, dataset, chosen, shown)
+    first, second, most = chosen[0]
     names = dataset.class_names
     caption = (
         f"The {len(chosen)} pairs of classes that are confused most often. Left: {dataset.split} images of one class "
         f"that were taken for the other. Right: {dataset.split} images of that other class. Most often: "
-        f"{class_name(names, first, 40)}, taken for {class_name(names, second, 40)} {counts[first, second]} of "
-        f"{totals[first]} times."
+        f"{class_name(names, first)}, taken for {class_name(names, second)} {most} of {int((true == first).sum())} "
+        "times."
     )
     return Figure(name, picture, caption, f"Images of {len(chosen)} pairs of classes that are confused most often.")
 
 
-def _sheet(true, predicted, dataset, chosen, counts, totals, shown) -> bytes:
+def _sheet(
+    true: np.ndarray, predicted: np.ndarray, dataset: Dataset, chosen: Sequence[tuple[int, int, int]], shown: int
+) -> bytes:
+    names = dataset.class_names
+    texts = [
+        (f"{class_name(names, a)} ({times} of {int((true == a).sum())})", class_name(names, b))
+        for a, b, times in chosen
+    ]
+    # A half is as wide as its pictures, and a name as many lines as it needs there.
+    texts = [tuple(wrapped(text, WIDTH * shown) for text in pair) for pair in texts]
+    titles = [LINE * (1 + max(text.count("\n") for text in pair)) + TITLE - LINE for pair in texts]
     width = 2 * shown * (SIDE + SPACE) + GAP + SPACE
-    height = len(chosen) * (SIDE + TITLE + SPACE) + HEAD
+    height = len(chosen) * (SIDE + SPACE) + sum(titles) + HEAD
     sheet = canvas(width, height)
     right = SPACE + shown * (SIDE + SPACE) + GAP
     for left, text in ((SPACE, "these"), (right, "were taken for these")):
         sheet.text(left / width, 1 - HEAD / 2 / height, text, va="center", weight="bold")
-    for row, (a, b) in enumerate(chosen):
-        top = height - HEAD - row * (SIDE + TITLE + SPACE)
+    for row, (a, b, _) in enumerate(chosen):
+        top = height - HEAD - row * (SIDE + SPACE) - sum(titles[:row])
         wrong = np.flatnonzero((true == a) & (predicted == b))[:shown]
         others = np.flatnonzero(true == b)[:shown]
-        words = f"{class_name(dataset.class_names, a, 24)} ({counts[a, b]} of {totals[a]})"
-        for left, text, indices in ((SPACE, words, wrong), (right, class_name(dataset.class_names, b, 30), others)):
-            sheet.text(left / width, (top - TITLE / 2) / height, text, va="center", fontsize=9)
+        for left, text, indices in ((SPACE, texts[row][0], wrong), (right, texts[row][1], others)):
+            sheet.text(left / width, (top - titles[row] / 2) / height, text, va="center", fontsize=9)
             for column, index in enumerate(indices):
                 place = left + column * (SIDE + SPACE)
-                axes = sheet.add_axes((place / width, (top - TITLE - SIDE) / height, SIDE / width, SIDE / height))
+                axes = sheet.add_axes((place / width, (top - titles[row] - SIDE) / height, SIDE / width, SIDE / height))
                 draw_tile(axes, tile(dataset.sample(int(index))), "", None)
     rule = sheet.add_axes(((right - GAP / 2 - SPACE / 2) / width, SPACE / height, 0.01 / width, 1 - 2 * SPACE / height))
     rule.set(xticks=[], yticks=[], facecolor=FAINT)

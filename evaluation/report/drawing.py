@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,11 +31,28 @@ class Figure:
     alt: str
 
 
-def class_name(class_names: Sequence[str], index: int, length: int) -> str:
+#: A name longer than this is cut even where long names stand whole: nobody reads on, and a sheet would be all name.
+LONGEST = 120
+
+
+def class_name(class_names: Sequence[str], index: int, length: int = LONGEST) -> str:
     """The name of a class on one line, cut to `length` characters; its number where it has none."""
     text = class_names[index] if 0 <= index < len(class_names) else f"class {index}"
     text = "".join(c if c.isprintable() else " " for c in str(text)).strip()
     return text if len(text) <= length else text[: length - 1].rstrip() + "…"
+
+
+def wrapped(name: str, width: int) -> str:
+    """A name on as many lines as it needs, of at most `width` characters, broken after `_`, `-`, `/` or a space."""
+    lines, line = [], ""
+    for piece in re.split(r"(?<=[ _/-])", name):
+        while len((line + piece).rstrip()) > width:
+            if not line:
+                line, piece = piece[:width], piece[width:]
+            lines.append(line.rstrip())
+            line = ""
+        line += piece
+    return "\n".join([*lines, line.rstrip()] if line.strip() or not lines else lines)
 
 
 def style() -> Any:
@@ -58,8 +77,20 @@ def canvas(width: float, height: float) -> Any:
 def png(drawn: Any, tight: bool = False) -> bytes:
     """A canvas as a PNG file; `tight` cuts empty margins."""
     buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        # A class name in a script that the font lacks shows boxes; that is not worth a warning per letter.
-        warnings.filterwarnings("ignore", message="Glyph")
+    with _missing_letters():
         drawn.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight" if tight else None)
     return buffer.getvalue()
+
+
+def lay_out(drawn: Any) -> None:
+    """Let matplotlib work out where everything on a canvas lies, so that it can be asked."""
+    with _missing_letters():
+        drawn.draw_without_rendering()
+
+
+@contextmanager
+def _missing_letters() -> Iterator[None]:
+    """A class name in a script that the font lacks shows boxes; that is not worth a warning per letter."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")
+        yield

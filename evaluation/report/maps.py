@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from evaluation.frozen import unit
-from evaluation.report.drawing import FAINT, TEXT, Figure, canvas, class_name, png, style
+from evaluation.report.confusion import confusion
+from evaluation.report.drawing import FAINT, TEXT, Figure, canvas, class_name, lay_out, png, style, wrapped
 from evaluation.report.neighbours import nearest_neighbours
 from evaluation.report.verdict import group_title
 from zoo.checkpoint.judging import groups, subject_title
@@ -23,10 +24,10 @@ COLOURS = (
 )  # fmt: skip
 #: With `_look`, 100 classes have 100 looks.
 MARKERS = "o^vD*sPX<>"
-#: Up to this many classes are named on the map itself; more get a legend.
+#: Up to this many classes are named on the map itself; more are numbered there and get a legend.
 LABELLED = 12
-#: More classes than this make a confusion matrix nobody can read.
-CONFUSION_CLASSES = 30
+#: Characters of a line of the legend.
+LEGEND = 32
 
 
 @dataclass(frozen=True)
@@ -105,12 +106,22 @@ def embedding_map(
 
 def _scatter(flat: np.ndarray, labels: np.ndarray | None, class_names: Sequence[str], title: str) -> bytes:
     classes = [] if labels is None else np.unique(labels).tolist()
-    columns = 3
-    rows = -(-len(classes) // columns) if len(classes) > LABELLED else 0
-    side, legend = 5.4, 0.175 * rows + (0.15 if rows else 0)
-    height = side + legend + 0.5
-    drawing = canvas(side + 0.2, height)
-    axes = drawing.add_axes((0.1 / (side + 0.2), (0.1 + legend) / height, side / (side + 0.2), side / height))
+    numbered = len(classes) > LABELLED
+    texts = {label: class_name(class_names, label) for label in classes}
+    if numbered:
+        texts = {label: f"{index}  {text}" for index, (label, text) in enumerate(texts.items(), 1)}
+    side = 5.4
+    legend, columns = 0.0, 1
+    if numbered:
+        texts = {label: wrapped(text, LEGEND) for label, text in texts.items()}
+        # Inches at the legend's size: a mark and the longest line across, a line and what stands between names down.
+        across = 0.3 + 0.068 * max(len(line) for text in texts.values() for line in text.split("\n"))
+        columns = max(1, int(side / across))
+        heights = np.array([0.02 + 0.143 * (text.count("\n") + 1) for text in texts.values()])
+        legend = 0.15 + max(float(part.sum()) for part in np.array_split(heights, columns))
+    width, height = side + 0.2, side + legend + 0.5
+    drawing = canvas(width, height)
+    axes = drawing.add_axes((0.1 / width, (0.1 + legend) / height, side / width, side / height))
     axes.set(xticks=[], yticks=[])
     axes.margins(0.04)
     axes.set_title(title, fontsize=10, loc="left")
@@ -121,15 +132,17 @@ def _scatter(flat: np.ndarray, labels: np.ndarray | None, class_names: Sequence[
         colour, marker = _look(index)
         axes.scatter(
             *flat[labels == label].T, s=20, color=colour, marker=marker, alpha=0.85, linewidths=0.3,
-            edgecolors="white", label=class_name(class_names, label, 22),
+            edgecolors="white", label=texts[label],
         )  # fmt: skip
-    if rows:
+    clusters = [flat[labels == label] for label in classes]
+    if numbered:
         axes.legend(
             loc="upper left", bbox_to_anchor=(0, 0), ncols=columns, fontsize=7.5, frameon=False, handletextpad=0.2,
             columnspacing=1, labelspacing=0.35, borderaxespad=0.3,
         )  # fmt: skip
+        _name_clusters(drawing, axes, clusters, [str(index + 1) for index in range(len(classes))], 6.5)
     elif classes:
-        _name_clusters(drawing, axes, [flat[labels == label] for label in classes], classes, class_names)
+        _name_clusters(drawing, axes, clusters, [wrapped(text, 22) for text in texts.values()], 9)
     return png(drawing)
 
 
@@ -139,19 +152,27 @@ def _look(index: int) -> tuple[str, str]:
     return COLOURS[ones], MARKERS[(tens + 5 * (ones >= 5)) % len(MARKERS)]
 
 
-def _name_clusters(drawing: Any, axes: Any, clusters: list, classes: list[int], class_names: Sequence[str]) -> None:
+def _name_clusters(drawing: Any, axes: Any, clusters: list, texts: Sequence[str], points: float) -> None:
     """A name at the median of each class, moved apart where names would cover each other."""
-    drawing.draw_without_rendering()
+    lay_out(drawing)
     medians = axes.transData.transform([np.median(cluster, axis=0) for cluster in clusters])
     anchors = axes.transAxes.inverted().transform(medians)
-    texts = [class_name(class_names, label, 22) for label in classes]
-    sizes = np.array([[0.016 * len(text) + 0.035, 0.055] for text in texts])
+    scale = points / 9
+    sizes = np.array(
+        [
+            [
+                0.016 * max(map(len, text.split("\n"))) * scale + 0.035 * scale,
+                (0.02 + 0.035 * (text.count("\n") + 1)) * scale,
+            ]
+            for text in texts
+        ]
+    )
     for index, place in enumerate(_spread(anchors, sizes)):
-        box = {"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": _look(index)[0], "linewidth": 2}
+        box = {"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": _look(index)[0], "linewidth": 2 * scale}
         axes.annotate(
             texts[index], anchors[index], place, xycoords="axes fraction", textcoords="axes fraction", ha="center",
-            va="center", fontsize=9, weight="bold", arrowprops={"arrowstyle": "-", "color": TEXT, "linewidth": 0.8},
-            bbox=box | {"alpha": 0.92},
+            va="center", fontsize=points, weight="bold", bbox=box | {"alpha": 0.92},
+            arrowprops={"arrowstyle": "-", "color": TEXT, "linewidth": 0.8 * scale},
         )  # fmt: skip
 
 
@@ -175,63 +196,6 @@ def _spread(centres: np.ndarray, sizes: np.ndarray, rounds: int = 300) -> np.nda
         if not moved:
             break
     return places
-
-
-def confusion(
-    true: np.ndarray,
-    predicted: np.ndarray,
-    class_names: Sequence[str] = (),
-    *,
-    title: str = "",
-    name: str = "confusion",
-) -> Figure | None:
-    """Which class is taken for which: rows are true classes, colours fractions of a row, numbers are counts.
-
-    Args:
-        true, predicted: `(N,)` class indices.
-        title: stands above it, such as the protocol.
-
-    Returns:
-        None without samples, or above 30 classes, where it could not be read.
-    """
-    if not len(true):
-        return None
-    classes = max(len(class_names), int(max(true.max(), predicted.max())) + 1)
-    if classes > CONFUSION_CLASSES:
-        return None
-    counts = np.zeros((classes, classes), dtype=np.int64)
-    np.add.at(counts, (true, predicted), 1)
-    with style():
-        picture = _matrix(counts, [class_name(class_names, index, 18) for index in range(classes)], title)
-    wrong = counts - np.diag(np.diag(counts))
-    caption = "Numbers are counts of test samples, colours the fraction of the true class (of a row)."
-    if wrong.any():
-        row, column = np.unravel_index(wrong.argmax(), wrong.shape)
-        caption += (
-            f" Most often confused: {class_name(class_names, row, 40)}, taken for "
-            f"{class_name(class_names, column, 40)} {wrong[row, column]} of {counts[row].sum()} times."
-        )
-    return Figure(name, picture, f"{title}. {caption}" if title else caption, f"Confusion matrix of {classes} classes.")
-
-
-def _matrix(counts: np.ndarray, names: list[str], title: str) -> bytes:
-    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    classes = len(counts)
-    side = 0.31 * classes + 1
-    drawing = canvas(side, side)
-    axes = drawing.add_axes((0, 0, 1, 1))
-    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    axes.set_xticks(range(classes), names, rotation=60, ha="right", rotation_mode="anchor", fontsize=8)
-    axes.set_yticks(range(classes), names, fontsize=8)
-    axes.set(xlabel="predicted class", ylabel="true class")
-    axes.set_title(title or "Confusion of classes", fontsize=10, loc="left")
-    axes.tick_params(length=0)
-    for row, column in np.argwhere(counts):
-        colour = "white" if share[row, column] > 0.55 else TEXT
-        text = f"{counts[row, column]}"
-        size = 8 if len(text) < 4 else 6
-        axes.text(column, row, text, ha="center", va="center", fontsize=size, color=colour)
-    return png(drawing, tight=True)
 
 
 def score_chart(rows: Sequence[Result], encoder_name: str = "", *, name: str = "scores") -> Figure | None:

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from evaluation.frozen import unit
-from evaluation.report.drawing import FAINT, Figure, canvas, class_name, png, style
+from evaluation.report.drawing import FAINT, Figure, canvas, class_name, png, style, wrapped
 from zoo.data.base import Dataset
 from zoo.errors import DataError
 from zoo.preprocessing.image import to_rgb
@@ -18,8 +18,10 @@ RIGHT, WRONG, NEUTRAL = "#007a5a", "#c44601", "#8a949e"
 #: Images up to this many pixels are enlarged in blocks, larger ones are shrunk smoothly.
 SMALL = 96
 TILE = 256
-#: Inches: side of a tile, room for the name below it, between tiles, between query and neighbours, for the heading.
-SIDE, BELOW, SPACE, GAP, HEAD = 1.0, 0.24, 0.1, 0.45, 0.35
+#: Inches: side of a tile, between tiles, between query and neighbours, for the heading, for the hits of a query.
+SIDE, SPACE, GAP, HEAD, HITS = 1.0, 0.1, 0.45, 0.35, 0.6
+#: Inches below a tile: without a name, and for each line of one. Characters of a line.
+BELOW, LINE, WIDTH = 0.12, 0.125, 15
 
 
 def nearest_neighbours(
@@ -74,7 +76,8 @@ def nearest_neighbours(
     if labelled:
         caption += (
             f" Green with a tick: same class as the query; orange with a cross: another class. "
-            f"{int(agree.sum())} of {agree.size} neighbours on this sheet share the class of their query."
+            f"At the end of a row: how many of its neighbours share the class of the query; "
+            f"{int(agree.sum())} of {agree.size} on this sheet."
         )
     return Figure(name, picture, caption, f"{len(drawn)} query images, each beside its nearest training images.")
 
@@ -88,23 +91,31 @@ def _sheet(
     class_names: Sequence[str],
 ) -> bytes:
     rows, columns = nearest.shape
-    width = 2 * SPACE + (SIDE + SPACE) * (columns + 1) - SPACE + GAP
-    height = rows * (SIDE + BELOW) + HEAD
+
+    def name(source: tuple[Dataset, np.ndarray | None], index: int) -> str:
+        labels = source[1]
+        return "" if labels is None else wrapped(class_name(class_names, int(labels[index])), WIDTH)
+
+    names = [[name(test, drawn[row]), *(name(train, index) for index in nearest[row])] for row in range(rows)]
+    below = [BELOW + LINE * max(text.count("\n") + 1 if text else 0 for text in texts) for texts in names]
+    width = 2 * SPACE + (SIDE + SPACE) * (columns + 1) - SPACE + GAP + (HITS if agree is not None else 0)
+    height = rows * SIDE + sum(below) + HEAD
     sheet = canvas(width, height)
 
-    def place(row: int, column: int, source: tuple[Dataset, np.ndarray | None], index: int, match: bool | None) -> None:
-        dataset, labels = source
+    def place(row: int, column: int, dataset: Dataset, index: int, match: bool | None) -> None:
         left = SPACE + column * (SIDE + SPACE) + (GAP if column else 0)
-        bottom = height - HEAD - row * (SIDE + BELOW) - SIDE
+        bottom = height - HEAD - (row + 1) * SIDE - sum(below[:row])
         axes = sheet.add_axes((left / width, bottom / height, SIDE / width, SIDE / height))
-        text = "" if labels is None else class_name(class_names, int(labels[index]), 15)
-        draw_tile(axes, tile(dataset.sample(index)), text, match)
+        draw_tile(axes, tile(dataset.sample(index)), names[row][column], match)
+        if match is not None and column == columns:
+            hits = f"{int(agree[row].sum())} of {columns}"
+            sheet.text((left + SIDE + SPACE) / width, (bottom + SIDE / 2) / height, hits, va="center")
 
     for row in range(rows):
-        place(row, 0, test, int(drawn[row]), None)
+        place(row, 0, test[0], int(drawn[row]), None)
         for column in range(columns):
             match = None if agree is None else bool(agree[row, column])
-            place(row, column + 1, train, int(nearest[row, column]), match)
+            place(row, column + 1, train[0], int(nearest[row, column]), match)
     middle, heading = SPACE + SIDE + (SPACE + GAP) / 2, 1 - HEAD / 2 / height
     rule = sheet.add_axes((middle / width, SPACE / height, 0.01 / width, 1 - 2 * SPACE / height), facecolor=FAINT)
     rule.set(xticks=[], yticks=[], frame_on=True)
@@ -112,6 +123,8 @@ def _sheet(
     sheet.text((SPACE + SIDE / 2) / width, heading, "query", ha="center", va="center", weight="bold")
     words = "nearest training samples, most similar first" if columns > 2 else "nearest"
     sheet.text((2 * SPACE + SIDE + GAP) / width, heading, words, va="center", weight="bold")
+    if agree is not None and columns > 3:
+        sheet.text((width - HITS) / width, heading, "hits", va="center", weight="bold")
     return png(sheet)
 
 

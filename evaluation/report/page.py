@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 TEMPLATES = Path(__file__).parent / "templates"
 #: Figures wider than this are scrolled on a phone instead of shrunk until nobody can read them.
-WIDE = 800
+WIDE = 700
 
 
 def write_report(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import io
 import re
 
@@ -9,8 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evaluation.report.drawing import class_name
-from evaluation.report.maps import _look, _spread, confusion, embedding_map, score_chart
+from evaluation.report.confused import class_rows, wrong_pairs
+from evaluation.report.confusion import confusion, counts_of, worst_part
+from evaluation.report.drawing import class_name, wrapped
+from evaluation.report.maps import _look, _spread, embedding_map, score_chart
 from evaluation.report.neighbours import nearest_neighbours
 from tests.evaluation.test_report import row, rows
 from zoo.data.base import Dataset
@@ -40,10 +44,21 @@ def opened(figure) -> Image.Image:
     image.load()
     assert image.format == "PNG"
     assert 200 <= image.width <= 2000
-    assert 150 <= image.height <= 2500
+    assert 150 <= image.height <= 3000
     assert figure.caption
     assert figure.alt
     return image
+
+
+@contextlib.contextmanager
+def drawn(monkeypatch, module: str):
+    """The canvases that a module of the report makes PNG files of."""
+    module = importlib.import_module(f"evaluation.report.{module}")
+    sheets, save = [], module.png
+    monkeypatch.setattr(
+        module, "png", lambda sheet, *args, **options: sheets.append(sheet) or save(sheet, *args, **options)
+    )
+    yield sheets
 
 
 def clusters(count: int, classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -72,9 +87,38 @@ def test_sheet_reads_exactly_the_nearest_samples_by_cosine():
         best = sorted(range(40), key=lambda i: -cosine[i])[:3]
         assert train.read[3 * place : 3 * place + 3] == best
         agreeing += sum(train.labels[i] == test.labels[query] for i in best)
-    assert f"{agreeing} of 12 neighbours" in figure.caption
+    assert f"{agreeing} of 12 on this sheet" in figure.caption
     assert "at random (seed 0)" in figure.caption
     opened(figure)
+
+
+def test_each_query_says_how_many_of_its_neighbours_share_its_class_and_names_stand_whole(monkeypatch):
+    train, test = Coloured(40), Coloured(12)
+    x, y = clusters(40, 3, seed=1)[0], clusters(12, 3, seed=2)[0]
+    names = ("oxeye_daisy_of_the_northern_meadows", "a name with words that are short", "n" * 100)
+    with drawn(monkeypatch, "neighbours") as sheets:
+        figure = nearest_neighbours(x, train.labels, train, y, test.labels, test, names, queries=4, neighbours=3)
+    opened(figure)
+    hits = [text.get_text() for text in sheets[0].texts if re.fullmatch(r"\d of 3", text.get_text())]
+    assert len(hits) == 4 and f"{sum(int(text[0]) for text in hits)} of 12 on this sheet" in figure.caption
+    shown = {axes.get_xlabel().replace("\n", "") for axes in sheets[0].axes} - {""}
+    assert shown <= {name.replace(" ", "") for name in names} | set(names) | {"a name withwords that areshort"}
+    assert max(len(line) for axes in sheets[0].axes for line in axes.get_xlabel().split("\n")) <= 15
+
+
+@pytest.mark.parametrize(
+    "name, lines",
+    [
+        ("rose", ["rose"]),
+        ("", [""]),
+        ("hard-leaved_pocket_orchid", ["hard-leaved_", "pocket_orchid"]),
+        ("two words here now", ["two words here", "now"]),
+        ("n" * 33, ["n" * 15, "n" * 15, "nnn"]),
+        ("a " + "n" * 20, ["a", "n" * 15, "nnnnn"]),
+    ],
+)
+def test_names_are_broken_where_they_can_be_and_lose_nothing(name, lines):
+    assert wrapped(name, 15).split("\n") == lines
 
 
 def test_sheet_depends_on_the_seed_alone():
@@ -138,6 +182,20 @@ def test_map_is_drawn_for_few_and_many_classes(classes):
     assert "t-SNE" in figure.caption
 
 
+def test_the_numbers_on_a_map_of_many_classes_are_those_of_its_legend(monkeypatch):
+    x, labels = clusters(400, 102)
+    names = [f"{index:03d}_a_flower_with_quite_a_long_name_{index}" for index in range(102)]
+    with drawn(monkeypatch, "maps") as sheets:
+        opened(embedding_map(x, labels, names))
+    (axes,) = sheets[0].axes
+    legend = [text.get_text().replace("\n", "") for text in axes.get_legend().get_texts()]
+    assert legend == [f"{number}  {name}" for number, name in enumerate(names, 1)]
+    assert [text.get_text() for text in axes.texts] == [str(number) for number in range(1, 103)]
+    frame = sheets[0].bbox
+    box = axes.get_legend().get_window_extent()
+    assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= frame.width, "the legend leaves the picture"
+
+
 def test_map_depends_on_the_seed_and_draws_at_most_the_points_asked_for():
     x, labels = clusters(120, 3)
     first, again, other = (embedding_map(x, labels, ("a", "b", "c"), points=60, seed=s) for s in (0, 0, 1))
@@ -183,11 +241,48 @@ def test_confusion_names_the_commonest_mistake():
 
 
 @pytest.mark.parametrize("classes", [2, 30])
-def test_confusion_is_drawn_up_to_30_classes(classes):
+def test_confusion_is_drawn_whole_up_to_30_classes(classes):
     labels = np.arange(classes)
-    opened(confusion(labels, labels, HOSTILE[:classes]))
-    assert confusion(np.arange(31), np.arange(31)) is None
+    figure = confusion(labels, labels, HOSTILE[:classes])
+    opened(figure)
+    assert figure.alt == f"Confusion matrix of {classes} classes."
     assert confusion(labels[:0], labels[:0]) is None
+
+
+def test_of_more_classes_the_worst_part_is_drawn(monkeypatch):
+    # Class 90 is taken for 7 three times, 41 for 40 once; ten samples of 7 are right.
+    true = np.array([90, 90, 90, 41, *[7] * 10, *range(100)])
+    predicted = np.array([7, 7, 7, 40, *[7] * 10, *range(100)])
+    names = [f"flower_with_a_long_name_{index}" for index in range(102)]
+    with drawn(monkeypatch, "confusion") as sheets:
+        figure = confusion(true, predicted, names)
+    opened(figure)
+    assert "flower_with_a_long_name_90, taken for flower_with_a_long_name_7 3 of 4 times" in figure.caption
+    assert "Of 102 classes, the 20 that take part in most confusions" in figure.caption
+    (axes,) = sheets[0].axes
+    rows = [label.get_text().replace("\n", "") for label in axes.get_yticklabels()]
+    columns = [label.get_text().replace("\n", "") for label in axes.get_xticklabels()]
+    assert len(rows) == 20 and columns == [*rows, "any of 82 others"]
+    assert {names[label] for label in (7, 40, 41, 90)} <= set(rows)
+    cells = {(rows[int(t.get_position()[1])], columns[int(t.get_position()[0])]): t.get_text() for t in axes.texts}
+    assert (
+        cells[names[90], names[7]] == "3" and cells[names[7], names[7]] == "11" and cells[names[41], names[40]] == "1"
+    )
+
+
+def test_the_worst_part_counts_what_was_taken_for_any_other_class():
+    true, predicted = np.array([0, 0, 1, 2]), np.array([1, 3, 0, 2])
+    pairs, times = wrong_pairs(true, predicted)
+    assert worst_part(pairs, times, 4, size=2).tolist() == [0, 1]
+    assert counts_of(true, predicted, np.array([0, 1])).tolist() == [[0, 1, 1], [1, 0, 0]]
+
+
+def test_a_million_classes_cost_no_more_than_their_samples():
+    true, predicted = np.array([5, 999_999]), np.array([999_999, 999_999])
+    figure = confusion(true, predicted)
+    opened(figure)
+    assert "Of 1,000,000 classes" in figure.caption and "class 5, taken for class 999999 1 of 1 times" in figure.caption
+    assert [row.taken_for for row in class_rows(true, predicted)] == ["class 999999", ""]
 
 
 def test_score_chart_tells_every_number_in_words():

@@ -8,7 +8,7 @@ from typing import Any
 
 from zoo.checkpoint import catalog
 from zoo.checkpoint.config import CheckpointConfig
-from zoo.checkpoint.numbers import interval_text, metric_title
+from zoo.checkpoint.numbers import interval_text, metric_title, percent
 from zoo.checkpoint.results import Claim, Results
 from zoo.errors import CheckpointError
 from zoo.files import disk_errors, write_text
@@ -28,6 +28,8 @@ MAX_PICTURE_BYTES = 400_000
 _PICTURES = {".png": "image/png", ".jpg": "image/jpeg", ".svg": "image/svg+xml", ".webp": "image/webp"}
 #: Charts on a card before the reader opens it.
 _CHARTS = 3
+#: Columns of numbers in the table that compares: what they are called -> how their protocol's name begins.
+_COMPARED = {"linear": "logreg", "kNN": "knn-v"}
 
 
 def write_site(out: str | Path, title: str = "Encoder Zoo") -> Path:
@@ -51,7 +53,8 @@ def write_site(out: str | Path, title: str = "Encoder Zoo") -> Path:
     files = {out / "cards" / f"{name}.md": render_card(config, results) for name, (config, results) in found.items()}
     for config, results in found.values():
         files |= {out / "cards" / file: text for file, text in card_pictures(config, results).items()}
-    files[out / "index.html"] = template.render(title=title, entries=entries, choices=choices)
+    headers = ["name", "method", "test data", *(f"{title}, %" for title in _COMPARED), "features", "parameters", "MB"]
+    files[out / "index.html"] = template.render(title=title, entries=entries, choices=choices, headers=headers)
     for path, text in files.items():
         with disk_errors(path, CheckpointError):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -80,6 +83,7 @@ def _entry(name: str, config: CheckpointConfig, results: Results | None) -> dict
         "text": " ".join(words).lower(),
         "sentence": f"{model}, trained {labels} labels on {data.name}{_effort(config)}.",
         "snippet": f'import zoo\nencoder = zoo.load("{name}")',
+        "compared": _compared(config, results),
         "charts": _charts(results),
         "warnings": sorted({warning for row in rows for warning in row.warnings}),
         "pictures": [*_pictures(catalog.find(name)), *_embedded(config)],
@@ -92,6 +96,36 @@ def _entry(name: str, config: CheckpointConfig, results: Results | None) -> dict
         },
         "recipe": yaml.safe_dump(training.recipe, sort_keys=False, allow_unicode=True).strip(),
     }
+
+
+def _compared(config: CheckpointConfig, results: Results | None) -> list[dict[str, Any]]:
+    """Cells of the comparison after the name: what is printed, and the number a column is sorted by."""
+    cells: list[dict[str, Any]] = [{"text": config.method.title, "sort": None}]
+    shown = [line for line in comparisons(results) if line["metric"] == "top1" and line["encoder"] is not None]
+    first = {
+        title: next((line for line in shown if line["protocol"].startswith(start)), None)
+        for title, start in _COMPARED.items()
+    }
+    tests = dict.fromkeys(f"{line['test'].name}/{line['test'].split}" for line in first.values() if line is not None)
+    cells.append({"text": ", ".join(tests) or "not measured", "sort": None})
+    for line in first.values():
+        if line is None:
+            cells.append({"text": "", "sort": -1.0})
+            continue
+        value, floor = line["encoder"].value, line["untrained"]
+        cells.append(
+            {
+                "text": percent(value),
+                "sort": value,
+                "width": f"{60 * min(max(value, 0), 1):.1f}",
+                "floor": None if floor is None else f"{60 * min(max(floor.value, 0), 1):.1f}",
+                "floor_text": "" if floor is None else f"untrained {percent(floor.value)} %",
+            }
+        )
+    cells.append({"text": f"{config.num_features:,}", "sort": config.num_features})
+    cells.append({"text": _short(config.weights.parameters), "sort": config.weights.parameters})
+    cells.append({"text": f"{config.weights.bytes / 1e6:.1f}", "sort": config.weights.bytes})
+    return cells
 
 
 def _short(count: int) -> str:
