@@ -323,7 +323,8 @@ class Trainer:
         epoch, position = divmod(step, self.steps_per_epoch)
         order = self._order(epoch)
         if self.data.shards is not None:
-            self.data.shards.fetch_ahead(self.recipe.seed, epoch, position * self.recipe.batch_size)
+            sample = position * self.recipe.batch_size
+            self.data.shards.fetch_ahead(self.recipe.seed, epoch, sample, self.recipe.epochs)
         batch = order[position * self.recipe.batch_size : (position + 1) * self.recipe.batch_size]
         mine = np.split(batch, self.world)[self.rank]
         return self.data.rows(np.concatenate([part[mine] for part in self.parts]))

@@ -146,11 +146,12 @@ class ShardOrder:
         inside = positions[np.isin(self.of_all[positions], chosen)]
         return inside if len(inside) else positions
 
-    def fetch_ahead(self, seed: int, epoch: int, sample: int) -> None:
+    def fetch_ahead(self, seed: int, epoch: int, sample: int, epochs: int) -> None:
         """Begin to fetch the group after the one that is read now, if shards are remote and there is room for both.
 
         Args:
             sample: position in the order of the epoch that is read next.
+            epochs: of the whole run; nothing comes after the last one.
         """
         if not self.remote or (self._ahead is not None and self._ahead.is_alive()):
             return
@@ -158,6 +159,8 @@ class ShardOrder:
         ends = np.cumsum([counts[group].sum() for group in groups])
         now = int(np.searchsorted(ends, sample, side="right"))
         here = groups[min(now, len(groups) - 1)]
+        if now + 1 >= len(groups) and epoch + 1 >= epochs:
+            return
         then = groups[now + 1] if now + 1 < len(groups) else self.groups(seed, epoch + 1)[0]
         if tuple(then) == self._begun or not self._room(here, then):
             return

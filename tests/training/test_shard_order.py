@@ -226,22 +226,25 @@ def test_the_next_group_is_fetched_while_one_is_read(shards, remote, monkeypatch
     for shard in order.shards:
         shard.copy.path.unlink()
     first, second, *_ = groups = order.groups(0, 0)
-    order.fetch_ahead(0, 0, 0)
+    order.fetch_ahead(0, 0, 0, EPOCHS)
     order.wait()
     assert here() == {*first, *second}
     requests = len(remote.requests)
-    order.fetch_ahead(0, 0, 1)
+    order.fetch_ahead(0, 0, 1, EPOCHS)
     order.wait()
     assert len(remote.requests) == requests, "the same group is begun once"
     for shard in order.shards:
         shard.copy.path.unlink(missing_ok=True)
-    order.fetch_ahead(0, 0, SAMPLES - 1)
+    order.fetch_ahead(0, 0, SAMPLES - 1, 1)
+    order.wait()
+    assert here() == set(), "nothing comes after the last epoch"
+    order.fetch_ahead(0, 0, SAMPLES - 1, EPOCHS)
     order.wait()
     assert here() == {*groups[-1], *order.groups(0, 1)[0]} != set(groups[-1]), "then comes the next epoch"
     for shard in order.shards:
         shard.copy.path.unlink(missing_ok=True)
     monkeypatch.setenv("ZOO_COPIES_GB", repr(size))
-    order.fetch_ahead(0, 0, 0)
+    order.fetch_ahead(0, 0, 0, EPOCHS)
     order.wait()
     assert here() == set(), "without room for two groups none is fetched ahead"
 
@@ -253,7 +256,7 @@ def test_a_group_that_cannot_be_fetched_ahead_is_said_by_whoever_reads_it(shards
     for number, shard in enumerate(order.shards):
         shard.copy.path.unlink()
         remote.faults[f"{number:04d}.tar"] = "404"
-    order.fetch_ahead(0, 0, 0)
+    order.fetch_ahead(0, 0, 0, EPOCHS)
     order.wait()
     assert "could not be fetched ahead" in caplog.text
     with pytest.raises(OSError, match="could not be copied"):
