@@ -11,7 +11,7 @@ from tests.training.distributed_cases import spawn
 from tests.training.test_loop import in_parts, same_state, tiny, trainer_for
 from tests.zoo.test_airbench import SHAPES, fresh_buffers, network
 from training import batches
-from training.batches import TrainingData, statistics_images
+from training.batches import TrainingData, epoch_order, statistics_images
 from zoo.preprocessing.image import ImageInput
 
 
@@ -70,5 +70,8 @@ def test_large_images_are_fewer():
 
         def rows(self, positions):
             return positions
+
+        def order(self, seed, epoch, samples):
+            return epoch_order(seed, epoch, samples)
 
     assert statistics_images(Stored(), 0).shape == (1250, 3, 64, 64)
