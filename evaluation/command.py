@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -206,13 +206,20 @@ def probe(
 
 
 def probe_beside(
-    encoders: Sequence[str], data: str, options: ProbeOptions | None = None, *, quiet: bool = False
+    encoders: Sequence[str],
+    data: str,
+    options: ProbeOptions | None = None,
+    *,
+    quiet: bool = False,
+    measured: Callable[[str, Evaluation], None] | None = None,
 ) -> dict[str, Evaluation]:
     """Probe several encoders on one labelled dataset; features are kept in the cache. Progress goes to stderr.
 
     Args:
         encoders: addresses that `zoo.load` takes; the result has them as keys.
         data, options, quiet: as in `probe`.
+        measured: called with an encoder and what was measured as soon as it is done, so that nothing of it is lost if a
+            later one fails.
 
     Raises:
         ZooError: as `probe`; every address is opened before anything is computed.
@@ -223,8 +230,9 @@ def probe_beside(
     networks = {address: load(address) for address in encoders}
     raw_results: dict[str, Any] = {}
     with stages(quiet) as progress:
-        found = {
-            address: evaluate(
+        found: dict[str, Evaluation] = {}
+        for address, network in networks.items():
+            found[address] = evaluate(
                 network,
                 train,
                 test,
@@ -234,8 +242,8 @@ def probe_beside(
                 progress=lambda what, done, total, name=address: progress(f"{name}: {what}", done, total),
                 raw_results=raw_results,
             )
-            for address, network in networks.items()
-        }
+            if measured is not None:
+                measured(address, found[address])
         report_duplicates(train, test)
     return found
 

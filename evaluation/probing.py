@@ -48,10 +48,13 @@ def run_probe(
         if out is not None:
             print(f"wrote {write(found, encoders[0], out)}")
     else:
-        several = probe_beside(encoders, data, options, quiet=quiet)
         folders = _folders(encoders, out)
-        for encoder, each in several.items() if out is not None else ():
-            print(f"wrote {write(each, encoder, folders[encoder])}")
+
+        def keep(encoder: str, found: Evaluation) -> None:
+            if out is not None:
+                print(f"wrote {write(found, encoder, folders[encoder])}")
+
+        several = probe_beside(encoders, data, options, quiet=quiet, measured=keep)
         _beside({next(iter(several.values())).test_data.name: several}, out)
 
 

@@ -90,6 +90,25 @@ def test_the_command_compares_what_it_is_given(addresses, tmp_path, capsys):
                for address in addresses)  # fmt: skip
 
 
+def test_what_is_measured_is_written_before_the_next_encoder_begins(addresses, tmp_path, monkeypatch, capsys):
+    from evaluation import command
+
+    calls, real = [], command.evaluate
+
+    def second_fails(network, *arguments, **options):
+        calls.append(network)
+        if len(calls) == 2:
+            raise DataError("the second encoder fails")
+        return real(network, *arguments, **options)
+
+    monkeypatch.setattr(command, "evaluate", second_fails)
+    options = ["--protocol", "knn", "--limit", "120", "--no-floors", "--out", str(tmp_path / "out"), "--quiet"]
+    assert main([*addresses, DATA, *options]) != 0
+    assert "the second encoder fails" in capsys.readouterr().err
+    (kept,) = (tmp_path / "out").glob("*/results.json")
+    assert kept.parent.name.endswith("first") and json.loads(kept.read_text())
+
+
 def test_several_encoders_over_a_suite_give_one_table(addresses, tmp_path, capsys):
     make_folder(tmp_path / "mine", per_class=12)
     out = tmp_path / "out"
