@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.evaluate import Evaluation, evaluate
+from evaluation.protocols import protocol_title
 from evaluation.protocols.finetune import SIMCLR_TRANSFER
 from evaluation.suite import SuiteRun, read_suite, run_suite
 from zoo.checkpoint.loading import load
@@ -334,7 +335,7 @@ def write(found: Evaluation, encoder: str, folder: Path) -> Path:
     for name, text in (("results.json", results.to_json()), ("results.csv", as_csv(found.rows))):
         write_text(folder / name, text, DataError)
     names = found.test_data.class_names
-    predicted = next(iter(found.predicted.values()), None)
+    shown = next(iter(found.predicted), None)  # the first protocol that classified
     figures = [
         score_chart(found.rows),
         nearest_neighbours(
@@ -342,7 +343,9 @@ def write(found: Evaluation, encoder: str, folder: Path) -> Path:
             found.test.features, found.test.labels, found.test_data, names,
         ),
         embedding_map(found.test.features, found.test.labels, names),
-        None if predicted is None else confusion(found.test.labels, predicted, names),
+        None
+        if shown is None
+        else confusion(found.test.labels, found.predicted[shown], names, title=protocol_title(shown)),
         attention_masks(network, found.test_data),
         motion_strips(network, found.train_data, found.test_data),
     ]  # fmt: skip

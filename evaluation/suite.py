@@ -144,8 +144,9 @@ def run_suite(
         protocol(short, (settings or {}).get(short))
     if encoder.modality != "image":
         raise DataError(f"the suites hold images; {encoder.name} takes {encoder.modality} data")
-    extra = tuple(_entry_of(folder) for folder in folders)
-    suite = suite.model_copy(update={"datasets": (*suite.datasets, *extra)})
+    for folder in folders:
+        own = _entry_of(folder, {entry.name for entry in suite.datasets})
+        suite = suite.model_copy(update={"datasets": (*suite.datasets, own)})
     options.setdefault("keep", True)
     found: dict[str, Evaluation] = {}
     skipped: list[Skipped] = []
@@ -194,9 +195,15 @@ def open_entry(entry: Entry, root: str | Path | None, download: bool) -> tuple[D
         raise DataError(f"{error}; or put images into {folder}/train/CLASS/ and {folder}/test/CLASS/") from None
 
 
-def _entry_of(folder: str | Path) -> Entry:
+def _entry_of(folder: str | Path, taken: set[str]) -> Entry:
+    """The entry of a folder of one's own; where its name is taken, it gets a number and is shown by its path."""
     path = Path(folder).expanduser()
-    return Entry(name=path.name, title=path.name, source=f"folder:{path}", train="train", test="test")
+    name, count = path.name, 1
+    while name in taken:
+        count += 1
+        name = f"{path.name}_{count}"
+    title = path.name if count == 1 else str(path)
+    return Entry(name=name, title=title, source=f"folder:{path}", train="train", test="test")
 
 
 def _settings(train: Dataset, validation: Dataset | None) -> dict[str, dict[str, Any]]:

@@ -40,7 +40,7 @@ def confusion(
         return None
     classes = max(len(class_names), int(max(true.max(), predicted.max())) + 1)
     pairs, times = wrong_pairs(true, predicted)
-    caption = "Numbers are counts of test samples, colours the fraction of the true class (of a row)."
+    caption = "Numbers are counts of test samples, colours the fraction of the true class (of a row). Boxed: right."
     if len(pairs):
         row, column = pairs[0].tolist()
         caption += (
@@ -95,7 +95,9 @@ def counts_of(true: np.ndarray, predicted: np.ndarray, kept: np.ndarray) -> np.n
 
 
 def _matrix(counts: np.ndarray, columns: Sequence[str], title: str) -> bytes:
-    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    from matplotlib.patches import Rectangle
+
+    share, rows = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1), len(counts)
     drawing = canvas(0.31 * len(columns) + 1, 0.31 * len(counts) + 1)
     axes = drawing.add_axes((0, 0, 1, 1))
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
@@ -105,8 +107,18 @@ def _matrix(counts: np.ndarray, columns: Sequence[str], title: str) -> bytes:
     axes.set_xticks(range(len(names)), names, rotation=60, ha="right", rotation_mode="anchor", fontsize=size)
     axes.set_yticks(range(len(counts)), names[: len(counts)], fontsize=size)
     axes.set(xlabel="predicted class", ylabel="true class")
-    axes.set_title(title or "Confusion of classes", fontsize=10, loc="left")
-    axes.tick_params(length=0)
+    axes.set_title(f"Confusion of classes{f', {title}' if title else ''}", fontsize=10, loc="left")
+    axes.tick_params(which="both", length=0)
+    # Faint lines lead from a number to its two names; boxes show the diagonal, where a class is taken for itself.
+    axes.set_xticks(np.arange(1, len(columns)) - 0.5, minor=True)
+    axes.set_yticks(np.arange(1, rows) - 0.5, minor=True)
+    axes.grid(which="minor", color="#e4e8ec", linewidth=0.5)
+    for index in range(rows):
+        axes.add_patch(
+            Rectangle((index - 0.5, index - 0.5), 1, 1, fill=False, edgecolor="#57606a", linewidth=1, zorder=3)
+        )
+    if len(columns) > rows:
+        axes.axvline(rows - 0.5, color=TEXT, linewidth=1)
     for row, column in np.argwhere(counts):
         colour = "white" if share[row, column] > 0.55 else TEXT
         text = f"{counts[row, column]}"

@@ -77,19 +77,19 @@ def canvas(width: float, height: float) -> Any:
 def png(drawn: Any, tight: bool = False) -> bytes:
     """A canvas as a PNG file; `tight` cuts empty margins."""
     buffer = io.BytesIO()
-    with _missing_letters():
+    with missing_letters():
         drawn.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight" if tight else None)
     return buffer.getvalue()
 
 
 def lay_out(drawn: Any) -> None:
     """Let matplotlib work out where everything on a canvas lies, so that it can be asked."""
-    with _missing_letters():
+    with missing_letters():
         drawn.draw_without_rendering()
 
 
 @contextmanager
-def _missing_letters() -> Iterator[None]:
+def missing_letters() -> Iterator[None]:
     """A class name in a script that the font lacks shows boxes; that is not worth a warning per letter."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,19 @@ import numpy as np
 
 from evaluation.frozen import unit
 from evaluation.report.confusion import confusion
-from evaluation.report.drawing import FAINT, TEXT, Figure, canvas, class_name, lay_out, png, style, wrapped
+from evaluation.report.drawing import (
+    DPI,
+    FAINT,
+    TEXT,
+    Figure,
+    canvas,
+    class_name,
+    lay_out,
+    missing_letters,
+    png,
+    style,
+    wrapped,
+)
 from evaluation.report.neighbours import nearest_neighbours
 from evaluation.report.verdict import group_title
 from zoo.checkpoint.judging import groups, subject_title
@@ -22,12 +35,19 @@ __all__ = ["Figure", "confusion", "embedding_map", "nearest_neighbours", "score_
 COLOURS = (
     "#3f90da", "#e76300", "#832db6", "#bd1f01", "#717581", "#ffa90e", "#a96b59", "#92dadd", "#b9ac70", "#94a4a2",
 )  # fmt: skip
-#: With `_look`, 100 classes have 100 looks.
-MARKERS = "o^vD*sPX<>"
-#: Up to this many classes are named on the map itself; more are numbered there and get a legend.
-LABELLED = 12
-#: Characters of a line of the legend.
-LEGEND = 32
+#: With `_look`, 120 classes have 120 looks. Stars and the like are drawn larger: their surface is small.
+MARKERS, LARGER = "o^vD*sPX<>hd", {"*": 1.9, "D": 0.8, "P": 1.2, "X": 1.2}
+#: Up to this many classes are named on the map itself, unless a name has more characters than this and would cover
+#: the samples; others are numbered there and get a legend.
+LABELLED, LONG = 12, 44
+#: Characters of a line of the legend, and its columns at most.
+LEGEND, COLUMNS = 32, 5
+LEGEND_STYLE = {
+    "fontsize": 7.5, "frameon": False, "handletextpad": 0.2, "columnspacing": 1, "labelspacing": 0.35,
+    "borderaxespad": 0.3,
+}  # fmt: skip
+#: Inches: side of the map, and of one with a legend, which needs room; a narrow one fits a phone.
+SIDE, NUMBERED = 5.2, 6.4
 
 
 @dataclass(frozen=True)
@@ -106,19 +126,16 @@ def embedding_map(
 
 def _scatter(flat: np.ndarray, labels: np.ndarray | None, class_names: Sequence[str], title: str) -> bytes:
     classes = [] if labels is None else np.unique(labels).tolist()
-    numbered = len(classes) > LABELLED
     texts = {label: class_name(class_names, label) for label in classes}
+    numbered = len(classes) > LABELLED or max(map(len, texts.values()), default=0) > LONG
+    numbers = _numbers(list(texts.values()))
     if numbered:
-        texts = {label: f"{index}  {text}" for index, (label, text) in enumerate(texts.items(), 1)}
-    side = 5.4
-    legend, columns = 0.0, 1
-    if numbered:
-        texts = {label: wrapped(text, LEGEND) for label, text in texts.items()}
-        # Inches at the legend's size: a mark and the longest line across, a line and what stands between names down.
-        across = 0.3 + 0.068 * max(len(line) for text in texts.values() for line in text.split("\n"))
-        columns = max(1, int(side / across))
-        heights = np.array([0.02 + 0.143 * (text.count("\n") + 1) for text in texts.values()])
-        legend = 0.15 + max(float(part.sum()) for part in np.array_split(heights, columns))
+        texts = {
+            label: wrapped(text if _own_number(text) == number else f"{number}  {text}", LEGEND)
+            for (label, text), number in zip(texts.items(), numbers, strict=True)
+        }
+    side = NUMBERED if numbered else SIDE
+    columns, legend = _legend_size(list(texts.values()), side) if numbered else (1, 0.0)
     width, height = side + 0.2, side + legend + 0.5
     drawing = canvas(width, height)
     axes = drawing.add_axes((0.1 / width, (0.1 + legend) / height, side / width, side / height))
@@ -131,19 +148,44 @@ def _scatter(flat: np.ndarray, labels: np.ndarray | None, class_names: Sequence[
     for index, label in enumerate(classes):
         colour, marker = _look(index)
         axes.scatter(
-            *flat[labels == label].T, s=20, color=colour, marker=marker, alpha=0.85, linewidths=0.3,
-            edgecolors="white", label=texts[label],
+            *flat[labels == label].T, s=20 * LARGER.get(marker, 1), color=colour, marker=marker, alpha=0.85,
+            linewidths=0.3, edgecolors="white", label=texts[label],
         )  # fmt: skip
     clusters = [flat[labels == label] for label in classes]
     if numbered:
-        axes.legend(
-            loc="upper left", bbox_to_anchor=(0, 0), ncols=columns, fontsize=7.5, frameon=False, handletextpad=0.2,
-            columnspacing=1, labelspacing=0.35, borderaxespad=0.3,
-        )  # fmt: skip
-        _name_clusters(drawing, axes, clusters, [str(index + 1) for index in range(len(classes))], 6.5)
+        axes.legend(loc="upper left", bbox_to_anchor=(0, 0), ncols=columns, **LEGEND_STYLE)
+        _name_clusters(drawing, axes, clusters, list(map(str, numbers)), 6.5)
     elif classes:
         _name_clusters(drawing, axes, clusters, [wrapped(text, 22) for text in texts.values()], 9)
     return png(drawing)
+
+
+def _own_number(name: str) -> int | None:
+    """The number that a name begins with, as in "036_cape_flower"."""
+    found = re.match(r"\d{1,6}(?=\D)", name)
+    return int(found[0]) if found else None
+
+
+def _numbers(names: Sequence[str]) -> list[int]:
+    """Numbers of classes on a map: those that all names begin with, if they differ; else 1, 2, 3 and so on."""
+    own = [_own_number(name) for name in names]
+    if None not in own and len(set(own)) == len(own):
+        return own
+    return list(range(1, len(names) + 1))
+
+
+def _legend_size(texts: Sequence[str], width: float) -> tuple[int, float]:
+    """As many columns of a legend as fit into `width` inches, and its height, by drawing it."""
+    for columns in range(COLUMNS, 0, -1):
+        sheet = canvas(width, 1)
+        handles = [sheet.gca().scatter([], [], s=20, label=text) for text in texts]
+        legend = sheet.legend(handles=handles, ncols=columns, **LEGEND_STYLE)
+        lay_out(sheet)
+        with missing_letters():
+            box = legend.get_window_extent()
+        if box.width <= width * DPI or columns == 1:
+            break
+    return columns, box.height / DPI + 0.1
 
 
 def _look(index: int) -> tuple[str, str]:
@@ -180,20 +222,19 @@ def _spread(centres: np.ndarray, sizes: np.ndarray, rounds: int = 300) -> np.nda
     """Move boxes apart, each overlap along its shorter side, and keep them inside the unit square."""
     places = centres.copy()
     for _ in range(rounds):
-        moved = False
-        for i in range(len(places)):
-            for j in range(i):
-                apart = places[i] - places[j]
-                overlap = (sizes[i] + sizes[j]) / 2 - np.abs(apart)
-                if (overlap <= 0).any():
-                    continue
-                axis = int(overlap[1] < overlap[0])
-                step = overlap[axis] / 2 * (1 if apart[axis] >= 0 else -1)
-                places[i, axis] += step
-                places[j, axis] -= step
-                moved = True
+        overlaps = (sizes[:, None] + sizes) / 2 - np.abs(places[:, None] - places)
+        pairs = np.argwhere(np.tril((overlaps > 0).all(axis=2), -1))
+        for i, j in pairs.tolist():
+            apart = places[i] - places[j]
+            overlap = (sizes[i] + sizes[j]) / 2 - np.abs(apart)
+            if (overlap <= 0).any():
+                continue
+            axis = int(overlap[1] < overlap[0])
+            step = overlap[axis] / 2 * (1 if apart[axis] >= 0 else -1)
+            places[i, axis] += step
+            places[j, axis] -= step
         places = np.clip(places, sizes / 2, 1 - sizes / 2)
-        if not moved:
+        if not len(pairs):
             break
     return places
 

@@ -21,7 +21,7 @@ from zoo.checkpoint.results import DataRecord, Metric, Result, Versus
 from zoo.errors import DataError
 
 HOSTILE = "<script>alert('x')</script>\"&|[red]"
-VOID = {"meta", "img", "br", "link", "input", "hr"}
+VOID = {"meta", "img", "br", "link", "input", "hr", "wbr"}
 
 
 def row(subject="encoder", value=0.713, half=0.012, protocol="logreg-v3", **changes) -> Result:

@@ -109,6 +109,15 @@ def test_a_folder_of_ones_own_joins_the_suite(root, tmp_path):
     assert verdict(found) == "Measured on 1 of 12 datasets, with no baseline beside the encoder."
 
 
+def test_a_folder_named_like_a_dataset_of_the_suite_hides_neither(root, tmp_path):
+    own = make_folder(tmp_path / "flowers102", per_class=4)
+    options = {"protocols": ["knn"], "floors": False, "precision": "fp32"}
+    found = run_suite(small_encoder(), "downstream", root, folders=[own, own], **options)
+    assert list(found.found) == ["flowers102", "flowers102_2", "flowers102_3"]
+    assert [row.headline for row in found.rows] == ["mean_per_class", "top1", "top1"]
+    assert found.entry("flowers102_2").metric == "top1" and found.entry("flowers102_2").title == str(own)
+
+
 def test_copies_of_training_images_in_the_test_split_are_said_beside_every_number(tmp_path):
     make_folder(tmp_path / "dtd", per_class=3)
     (tmp_path / "dtd" / "test" / "cat" / "0.png").write_bytes((tmp_path / "dtd/train/cat/2.png").read_bytes())
