@@ -13,7 +13,7 @@ from zoo.checkpoint import catalog
 from zoo.checkpoint.results import Claim, Difference, Metric, Results, Versus
 from zoo.publish.card import card_pictures, render_card
 from zoo.publish.cards import write_cards
-from zoo.publish.summary import chart_svg, claim_summaries, lines, missing, not_shown
+from zoo.publish.summary import chart_svg, claim_summaries, lines, missing, not_shown, protocol_name
 
 #: Lines of the body that a reader sees before anything folds away.
 FIRST = 40
@@ -80,6 +80,16 @@ def test_paired_differences_stand_in_the_table_and_their_doubt_beside_it(tmp_pat
     card = render_card(config, results)
     assert said in card and "Differences are paired" in card and "unpaired" not in card
     assert missing(stored) == ["linear probe", "kNN", "few labels", "fine-tuning"]
+
+
+def test_a_row_of_fine_tuning_says_how_long_it_trained(tmp_path):
+    row = results_for(write_small(tmp_path / "c")).rows[0]
+    for settings, name in (
+        ({"steps": 100, "epochs": None, "batch_size": 32}, "finetune-v2, 100 steps of 32"),
+        ({"steps": 100, "epochs": 60, "batch_size": 32}, "finetune-v2, 60 epochs"),
+    ):
+        assert protocol_name(row.model_copy(update={"protocol": "finetune-v2", "settings": settings})) == name
+    assert protocol_name(row) == "logistic_v1"
 
 
 def claim(arms: dict, differences: list[tuple], seeds: int = 3, **changes) -> Claim:

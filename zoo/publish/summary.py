@@ -34,8 +34,16 @@ class Line:
 
 
 def protocol_name(row: Result) -> str:
-    """The protocol, and what tells its rows apart where it gives several: `"few-label-v1, 5 %"`."""
-    return ", ".join(part for part in (row.protocol, variant_of(row)) if part)
+    """The protocol, and what tells its rows apart or how long it trained: `"few-label-v1, 5 %"`."""
+    return ", ".join(part for part in (row.protocol, variant_of(row), _length(row)) if part)
+
+
+def _length(row: Result) -> str:
+    """How long fine-tuning trained, without which its numbers mean little: `"100 steps of 32"`; else nothing."""
+    epochs, steps, batch = (row.settings.get(name) for name in ("epochs", "steps", "batch_size"))
+    if not row.protocol.startswith("finetune") or steps is None:
+        return ""
+    return f"{steps} steps of {batch}" if epochs is None else f"{epochs} epochs"
 
 
 def spread_text(row: Result) -> str:
