@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 #: How many groups, pictures of a group, outliers, pictures of a cluster, suspected labels the page shows.
 GROUPS, MEMBERS, OUTLIERS, NEAREST, SUSPECTS = 24, 9, 27, 9, 36
+#: A legend of more classes is folded.
+UNFOLDED = 20
 
 
 def write(found: Look, folder: str | Path) -> Path:
@@ -168,6 +170,10 @@ def _map(found: Look) -> dict[str, Any] | None:
     shares = (places - low) / np.maximum(high - low, 1e-9)
     colour_of = found.labels if found.labels is not None else found.clusters.of if found.clusters is not None else None
     sheet, columns = sprite([part.sample(i) for part, i in map(found.place_of, found.places.rows.tolist())])
+    drawn = found.places.rows if colour_of is None else colour_of[found.places.rows]
+    groups, of, counts = np.unique(drawn, return_inverse=True, return_counts=True)
+    if colour_of is None:
+        groups, of = groups[:0], np.zeros(len(drawn), dtype=np.int64)
     points = []
     for number, row in enumerate(found.places.rows.tolist()):
         x, y = 1 + 98 * shares[number, 0], 1 + 98 * (1 - shares[number, 1])
@@ -177,7 +183,8 @@ def _map(found: Look) -> dict[str, Any] | None:
                 "x": f"{x:.2f}",
                 "y": f"{y:.2f}",
                 "side": ("right" if x > 50 else "left") + (" below" if y < 50 else " above"),
-                "colour": COLOURS[0 if colour_of is None else int(colour_of[row]) % len(COLOURS)],
+                "group": int(of[number]),
+                "colour": COLOURS[int(of[number]) % len(COLOURS)],
                 "left": -(number % columns) * SPRITE,
                 "top": -(number // columns) * SPRITE,
                 "text": tile,
@@ -186,9 +193,18 @@ def _map(found: Look) -> dict[str, Any] | None:
     return {
         "sprite": sheet,
         "points": points,
+        "groups": [
+            {
+                "name": f"cluster {group}" if found.labels is None else class_name(found.class_names, group),
+                "colour": COLOURS[index % len(COLOURS)],
+                "count": count,
+            }
+            for index, (group, count) in enumerate(zip(groups.tolist(), counts.tolist(), strict=True))
+        ],
         "perplexity": f"{found.places.perplexity:g}",
         "dimensions": found.places.dimensions,
         "coloured": "" if colour_of is None else "class" if found.labels is not None else "cluster",
+        "unfolded": UNFOLDED,
     }
 
 

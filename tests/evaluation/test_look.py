@@ -268,7 +268,8 @@ def test_page_is_self_contained_escapes_names_and_shows_every_point(looked):
         if name == "src":
             assert value.startswith("data:image/")
         if name == "style":
-            assert re.fullmatch(r"(left|background-position):-?[\d.]+[%px]+[ ;][-#%:;.\w]*", value)
+            place = r"(left|background-position):-?[\d.]+[%px]+[ ;][-#%:;.\w]*"
+            assert re.fullmatch(place, value) or re.fullmatch(r"background:#[0-9a-f]{6}", value)
     assert not re.search(r"url\((?!\"data:image)", text)
     assert text.count('class="point ') == len(found.places.rows)
     said = " ".join("".join(parsed.text).split())
@@ -276,6 +277,18 @@ def test_page_is_self_contained_escapes_names_and_shows_every_point(looked):
     assert "1 pair across splits" in said
     for wanted in ("effective rank", "RankMe", "density", "coverage", "Classes that overlap", "Cluster 2"):
         assert wanted in said
+
+
+def test_the_legend_of_the_map_names_each_class_with_its_points_and_one_can_be_chosen(looked):
+    text = (looked[1] / "look.html").read_text(encoding="utf-8")
+    legend = text[text.index("<fieldset") : text.index("</fieldset>")]
+    assert re.findall(r'value="(\w+)"', legend) == ["all", "0", "1"]
+    assert "all (60)" in legend and "dog (30)" in legend and "&lt;script&gt;" in legend
+    points = dict(re.findall(r'class="point (g\d) [\w ]+" tabindex="-1" style="[^"]*background:(#\w+)"', text))
+    assert points == {f"g{i}": c for i, c in enumerate(re.findall(r"background:(#\w+)", legend))}
+    assert text.count('class="point g0 ') == text.count('class="point g1 ') == 30
+    for group in ("0", "1"):
+        assert f'[value="{group}"]:checked) .point:not(.g{group})' in text
 
 
 def test_the_table_of_samples_holds_what_was_found(looked):

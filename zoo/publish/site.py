@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ TEMPLATE = Path(__file__).resolve().parent / "templates" / "site.html"
 #: Pictures that lie in a checkpoint folder are shown; larger ones would make the page heavy.
 MAX_PICTURE_BYTES = 400_000
 _PICTURES = {".png": "image/png", ".jpg": "image/jpeg", ".svg": "image/svg+xml", ".webp": "image/webp"}
+#: Width and height at most of a picture in the table, twice what it takes there.
+THUMBNAIL = (176, 88)
 #: Charts on a card before the reader opens it.
 _CHARTS = 3
 #: Columns of numbers in the table that compares: what they are called -> how their protocol's name begins.
@@ -53,7 +56,7 @@ def write_site(out: str | Path, title: str = "Encoder Zoo") -> Path:
     files = {out / "cards" / f"{name}.md": render_card(config, results) for name, (config, results) in found.items()}
     for config, results in found.values():
         files |= {out / "cards" / file: text for file, text in card_pictures(config, results).items()}
-    headers = ["name", "method", "test data", *(f"{title}, %" for title in _COMPARED), "features", "parameters", "MB"]
+    headers = ["name", "test data", *(f"{title}, %" for title in _COMPARED), "method", "features", "parameters", "MB"]
     files[out / "index.html"] = template.render(title=title, entries=entries, choices=choices, headers=headers)
     for path, text in files.items():
         with disk_errors(path, CheckpointError):
@@ -70,6 +73,7 @@ def _entry(name: str, config: CheckpointConfig, results: Results | None) -> dict
     rows = results.rows if results else ()
     tested = " ".join(sorted({row.test.name for row in rows}))
     method, network = config.method, config.architecture
+    pictures = [*_pictures(catalog.find(name)), *_embedded(config)]
     model = str(network.arguments.get("model", network.family))
     labels = "without" if self_supervised(config) else "with"
     words = (name, method.title, method.name, config.modality, model, network.family, data.name, tested)
@@ -86,7 +90,8 @@ def _entry(name: str, config: CheckpointConfig, results: Results | None) -> dict
         "compared": _compared(config, results),
         "charts": _charts(results),
         "warnings": sorted({warning for row in rows for warning in row.warnings}),
-        "pictures": [*_pictures(catalog.find(name)), *_embedded(config)],
+        "pictures": pictures,
+        "thumbnail": _thumbnail(pictures),
         "rows": _rows(results),
         "claims": [_claim(claim) for claim in (results.claims if results else ())],
         "tables": {
@@ -100,17 +105,16 @@ def _entry(name: str, config: CheckpointConfig, results: Results | None) -> dict
 
 def _compared(config: CheckpointConfig, results: Results | None) -> list[dict[str, Any]]:
     """Cells of the comparison after the name: what is printed, and the number a column is sorted by."""
-    cells: list[dict[str, Any]] = [{"text": config.method.title, "sort": None}]
     shown = [line for line in comparisons(results) if line["metric"] == "top1" and line["encoder"] is not None]
     first = {
         title: next((line for line in shown if line["protocol"].startswith(start)), None)
         for title, start in _COMPARED.items()
     }
     tests = dict.fromkeys(f"{line['test'].name}/{line['test'].split}" for line in first.values() if line is not None)
-    cells.append({"text": ", ".join(tests) or "not measured", "sort": None})
+    cells: list[dict[str, Any]] = [{"text": ", ".join(tests) or "not measured", "sort": None}]
     for line in first.values():
         if line is None:
-            cells.append({"text": "", "sort": -1.0})
+            cells.append({"text": "", "sort": ""})
             continue
         value, floor = line["encoder"].value, line["untrained"]
         cells.append(
@@ -122,6 +126,7 @@ def _compared(config: CheckpointConfig, results: Results | None) -> list[dict[st
                 "floor_text": "" if floor is None else f"untrained {percent(floor.value)} %",
             }
         )
+    cells.append({"text": config.method.title, "sort": None})
     cells.append({"text": f"{config.num_features:,}", "sort": config.num_features})
     cells.append({"text": _short(config.weights.parameters), "sort": config.weights.parameters})
     cells.append({"text": f"{config.weights.bytes / 1e6:.1f}", "sort": config.weights.bytes})
@@ -216,6 +221,26 @@ def _embedded(config: CheckpointConfig) -> list[dict[str, str]]:
 
 def _picture(path: Path, caption: str, content: bytes) -> dict[str, str]:
     return {"caption": caption, "source": f"data:{_PICTURES[path.suffix]};base64,{base64.b64encode(content).decode()}"}
+
+
+def _thumbnail(pictures: list[dict[str, str]]) -> str:
+    """The first picture, small, for the table; empty without one or where it cannot be read."""
+    if not pictures:
+        return ""
+    source = pictures[0]["source"]
+    if source.startswith("data:image/svg"):
+        return source
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2]))) as picture:
+            small = picture.convert("RGB")
+    except (OSError, ValueError, Image.DecompressionBombError):
+        return ""
+    small.thumbnail(THUMBNAIL)
+    buffer = io.BytesIO()
+    small.save(buffer, format="PNG", optimize=True)
+    return _picture(Path("thumbnail.png"), "", buffer.getvalue())["source"]
 
 
 def _pictures(folder: Path) -> list[dict[str, str]]:
