@@ -90,6 +90,18 @@ def test_intervals_of_independent_values():
     assert unpaired([1.0], b).low is None and unpaired([1, 1], [2, 2]).low is None
 
 
+def test_a_new_claim_stands_beside_the_others_and_replaces_its_older_form(tmp_path):
+    run, target = tmp_path / "run", tmp_path / "zoo" / "simclr_small_toys"
+    first = claim()
+    newer = first.model_copy(update={"code_commit": "newer"})
+    other = first.model_copy(update={"title": "another"})
+    write_small(run / "encoder")
+    for given, expected in (((first,), (first,)), ((other,), (first, other)), ((newer,), (other, newer)), ((), None)):
+        publish(run, "simclr_small_toys", out=tmp_path / "zoo", claims=given, overwrite=True)
+        found = target / "results.json"
+        assert (read_results(found).claims if found.exists() else None) == expected
+
+
 def test_newer_weights_keep_the_claims_about_their_method(tmp_path):
     run, target = tmp_path / "run", tmp_path / "zoo" / "simclr_small_toys"
     claims = (claim(),)

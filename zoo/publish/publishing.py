@@ -42,8 +42,9 @@ def publish(
             the checkpoint.
         mirrors: addresses (`https://host/.../NAME`, `hf-hub:org/name@COMMIT`) that hold the same weights, tried
             in this order where the weights file is not in the folder; None keeps those of the run.
-        claims: comparisons of the method that the card shows; None keeps those of the run's `results.json`, or else
-            those of a checkpoint that is replaced, if its method is the same.
+        claims: comparisons of the method that the card shows, besides those of the run's `results.json`, or else of a
+            checkpoint that is replaced, if its method is the same. One of the same title, measure and setting replaces
+            the older one; an empty sequence removes them all.
         overwrite: replace a published checkpoint of that name.
 
     Returns:
@@ -74,7 +75,7 @@ def publish(
     text = source.extra("results.json")
     stored = None if text is None else parse_results(text, f"{source.label}: results.json")
     results = _measured_on(results or stored, config)
-    kept = tuple(claims) if claims is not None else stored.claims if stored else _claims_of(target, config)
+    kept = _joined(stored.claims if stored else _claims_of(target, config), claims)
     if kept:
         measured = results or Results(weights_sha256=config.weights.sha256)
         results = measured.model_copy(update={"claims": kept})
@@ -103,6 +104,13 @@ def _claims_of(replaced: Path, config: CheckpointConfig) -> tuple[Claim, ...]:
     except (ConfigError, CheckpointError):
         return ()
     return results.claims if before.method == config.method else ()
+
+
+def _joined(before: Sequence[Claim], claims: Sequence[Claim] | None) -> tuple[Claim, ...]:
+    if claims is None or not claims:
+        return tuple(before) if claims is None else ()
+    new = {(claim.title, claim.measure, claim.setting) for claim in claims}
+    return (*(old for old in before if (old.title, old.measure, old.setting) not in new), *claims)
 
 
 def _destinations(out: str | Path | None, cards_dir: str | Path | None) -> tuple[Path, Path]:
