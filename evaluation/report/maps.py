@@ -175,17 +175,21 @@ def _numbers(names: Sequence[str]) -> list[int]:
 
 
 def _legend_size(texts: Sequence[str], width: float) -> tuple[int, float]:
-    """As many columns of a legend as fit into `width` inches, and its height, by drawing it."""
-    for columns in range(COLUMNS, 0, -1):
-        sheet = canvas(width, 1)
-        handles = [sheet.gca().scatter([], [], s=20, label=text) for text in texts]
-        legend = sheet.legend(handles=handles, ncols=columns, **LEGEND_STYLE)
-        lay_out(sheet)
-        with missing_letters():
-            box = legend.get_window_extent()
-        if box.width <= width * DPI or columns == 1:
+    """As many columns of a legend as fit into `width` inches, and its height, from what its texts take."""
+    sheet, em = canvas(width, 1), LEGEND_STYLE["fontsize"] / 72
+    with missing_letters():
+        drawn = [sheet.text(0, 0, text, fontsize=LEGEND_STYLE["fontsize"]) for text in ("lp", *texts)]
+        boxes = np.array([each.get_window_extent().size for each in drawn]) / DPI
+    sizes = np.maximum(boxes[1:], boxes[0])
+    # What matplotlib leaves: a mark and its distance, between columns, between lines, around all.
+    mark, apart, around = (2 + LEGEND_STYLE["handletextpad"]) * em, LEGEND_STYLE["columnspacing"] * em, 1.4 * em
+    for columns in range(min(COLUMNS, len(texts)), 0, -1):
+        parts = np.array_split(sizes, columns)
+        across = sum(part[:, 0].max() + mark for part in parts) + (columns - 1) * apart + around
+        if across <= width or columns == 1:
             break
-    return columns, box.height / DPI + 0.1
+    lines = [part[:, 1].sum() + LEGEND_STYLE["labelspacing"] * em * (len(part) - 1) for part in parts]
+    return columns, max(lines) + around
 
 
 def _look(index: int) -> tuple[str, str]:
