@@ -58,7 +58,7 @@ def confusion(
         counts, alt = counts[:, :-1], f"Confusion matrix of {classes} classes."
     with style():
         picture = _matrix(counts, columns, title)
-    return Figure(name, picture, f"{title}. {caption}" if title else caption, alt)
+    return Figure(name, picture, f"Predictions of {title}. {caption}" if title else caption, alt)
 
 
 def worst_part(pairs: np.ndarray, times: np.ndarray, classes: int, size: int = WORST) -> np.ndarray:

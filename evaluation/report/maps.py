@@ -117,7 +117,7 @@ def embedding_map(
         f"t-SNE map of {len(drawn):,} samples drawn at random (seed {seed}): features scaled to length 1, PCA to "
         f"{found.dimensions} dimensions, t-SNE with perplexity {found.perplexity:g}. Who lies next to whom means "
         "something; distances between clusters and their sizes do not. t-SNE has not seen the labels: they only give "
-        "the colours."
+        "the colours, and a class is named or numbered at the median of its samples."
     )
     if labels is None:
         caption = caption.partition(" t-SNE has not")[0]
