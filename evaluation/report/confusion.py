@@ -13,8 +13,8 @@ from evaluation.report.drawing import TEXT, Figure, canvas, class_name, png, sty
 WHOLE = 30
 #: Classes of the worst part.
 WORST = 20
-#: Characters of a class's name on one line.
-LINE = 30
+#: Characters of a class's name on one line: the first of these at which every name fits two lines, else the last.
+LINES = range(30, 64, 6)
 
 
 def confusion(
@@ -101,7 +101,10 @@ def _matrix(counts: np.ndarray, columns: Sequence[str], title: str) -> bytes:
     drawing = canvas(0.31 * len(columns) + 1, 0.31 * len(counts) + 1)
     axes = drawing.add_axes((0, 0, 1, 1))
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    names = [wrapped(name, LINE) for name in columns]
+    for line in LINES:
+        names = [wrapped(name, line) for name in columns]
+        if all(name.count("\n") < 2 for name in names):
+            break
     # Two lines fit beside a row at this size.
     size = 16 / max(2, *(name.count("\n") + 1 for name in names))
     axes.set_xticks(range(len(names)), names, rotation=60, ha="right", rotation_mode="anchor", fontsize=size)

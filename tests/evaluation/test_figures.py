@@ -294,6 +294,15 @@ def test_of_more_classes_the_worst_part_is_drawn(monkeypatch):
     )
 
 
+def test_long_names_beside_a_matrix_take_two_lines_that_can_be_read(monkeypatch):
+    names = ["rose", "chrysanthemum_" * 6, "lily"]
+    with drawn(monkeypatch, "confusion") as sheets:
+        opened(confusion(np.arange(3), np.arange(3), names))
+    labels = sheets[0].axes[0].get_yticklabels()
+    assert [label.get_text().replace("\n", "") for label in labels] == names
+    assert labels[1].get_text().count("\n") == 1 and labels[1].get_fontsize() == 8
+
+
 def test_the_worst_part_counts_what_was_taken_for_any_other_class():
     true, predicted = np.array([0, 0, 1, 2]), np.array([1, 3, 0, 2])
     pairs, times = wrong_pairs(true, predicted)
