@@ -72,3 +72,16 @@ def same(a: Dataset, b: Dataset) -> None:
     assert a.labels.tolist() == b.labels.tolist() and a.fingerprint == b.fingerprint
     for index in (len(a) - 1, 0, len(a) // 2):
         assert np.array_equal(np.asarray(a.sample(index)), np.asarray(b.sample(index)))
+
+
+def keys_read(trainer) -> list[str]:
+    """Trains; the keys that were read, in order."""
+    keys, draw = [], trainer.batches.draw
+
+    def drawn(rows, *others):
+        keys.extend(trainer.data.dataset.keys[row] for row in rows.tolist())
+        return draw(rows, *others)
+
+    trainer.batches.draw = drawn
+    trainer.run()
+    return keys

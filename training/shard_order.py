@@ -94,6 +94,7 @@ class ShardOrder:
         used, self.of = np.unique(of[train], return_inverse=True)
         self.used = used
         self.shards = [shards[i] for i in used.tolist()]
+        self.counts = np.bincount(self.of)
         self.limit = round(gigabytes * GB)
         largest = max(self.shards, key=lambda shard: shard.bytes)
         if largest.bytes > self.limit:
@@ -115,8 +116,7 @@ class ShardOrder:
     @property
     def layout(self) -> str:
         """What the order depends on beside the samples: the samples and bytes of each shard, as text."""
-        counts = np.bincount(self.of)
-        return " ".join(f"{count}:{shard.bytes}" for count, shard in zip(counts, self.shards, strict=True))
+        return " ".join(f"{count}:{shard.bytes}" for count, shard in zip(self.counts, self.shards, strict=True))
 
     def groups(self, seed: int, epoch: int) -> list[list[int]]:
         """Positions in `shards` of each group, in the order of the epoch."""
@@ -155,8 +155,8 @@ class ShardOrder:
         """
         if not self.remote or (self._ahead is not None and self._ahead.is_alive()):
             return
-        groups, counts = self.groups(seed, epoch), np.bincount(self.of, minlength=len(self.shards))
-        ends = np.cumsum([counts[group].sum() for group in groups])
+        groups = self.groups(seed, epoch)
+        ends = np.cumsum([self.counts[group].sum() for group in groups])
         now = int(np.searchsorted(ends, sample, side="right"))
         here = groups[min(now, len(groups) - 1)]
         if now + 1 >= len(groups) and epoch + 1 >= epochs:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import hashlib
 import os
 import platform
 import re
@@ -15,6 +16,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from zoo.errors import CheckpointError, DataError, TrainingError, ZooError
 
@@ -37,6 +39,14 @@ def write_whole(path: Path, content: bytes, kind: type[ZooError] = DataError) ->
 def write_text(path: Path, text: str, kind: type[ZooError] = TrainingError) -> Path:
     """`write_whole` for text, as UTF-8."""
     return write_whole(path, text.encode(), kind)
+
+
+def digest_of(file: BinaryIO) -> hashlib._Hash:
+    """sha256 over the rest of an open file, to be gone on with; `hashlib.file_digest` needs Python 3.11."""
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest
 
 
 @contextmanager

@@ -54,7 +54,7 @@ class Study(claims.Study):
     arms = ARMS
 
     def title(self, options: argparse.Namespace) -> str:
-        if len(self.chosen(options)) == 1:
+        if len(options.arms) == 1:
             return "several training seeds"
         kept = tasks(options)
         if len(kept) == len(TASKS):
@@ -68,13 +68,10 @@ class Study(claims.Study):
         kept = set(tasks(options))
         return [arm for arm in ARMS if arm == RELEASED or set(arm.split("+")) <= kept]
 
-    def chosen(self, options: argparse.Namespace) -> list[str]:
-        return [arm for arm in options.arms if arm in self.possible(options)]
-
     def groups(self, options: argparse.Namespace) -> dict[str, list[str]]:
         # The floor first and the whole recipe last, so that differences read as what the rest gains.
         last = self.reference("", options)
-        return {"": sorted([FLOOR, *self.chosen(options)], key=lambda arm: (arm == last, arm != FLOOR))}
+        return {"": sorted([FLOOR, *options.arms], key=lambda arm: (arm == last, arm != FLOOR))}
 
     def reference(self, group: str, options: argparse.Namespace) -> str:
         """The arm that is the recipe as it stands."""

@@ -31,7 +31,7 @@ from zoo.checkpoint.loading import load
 from zoo.checkpoint.results import Claim
 from zoo.data.base import Dataset
 from zoo.encoder import Encoder
-from zoo.errors import TrainingError, ZooError
+from zoo.errors import ConfigError, TrainingError, ZooError
 from zoo.features.extract import embed
 from zoo.files import write_text
 
@@ -116,7 +116,11 @@ def run(study: Study, description: str, arguments: list[str] | None = None) -> i
     given = sys.argv[1:] if arguments is None else arguments
     options = parser.parse_intermixed_args(given)
     try:
-        arms, possible = study.chosen(options), study.possible(options)
+        possible = study.possible(options)
+        asked, options.arms = options.arms, [arm for arm in options.arms if arm in possible]
+        if not options.arms:
+            raise ConfigError(f"{options.recipe} trains none of {', '.join(asked)}; known: {', '.join(possible)}")
+        arms = study.chosen(options)
         recipes = {(arm, seed): study.recipe(options, arm, seed) for seed in options.seeds for arm in possible}
     except ZooError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -35,17 +35,22 @@ def class_rows(true: np.ndarray, predicted: np.ndarray, class_names: Sequence[st
         true, predicted: `(N,)` class indices.
     """
     pairs, times = wrong_pairs(true, predicted)
+    wrong: dict[int, int] = {}
+    most: dict[int, tuple[int, int]] = {}
+    for (label, other), count in zip(pairs.tolist(), times.tolist(), strict=True):
+        wrong[label] = wrong.get(label, 0) + count
+        most.setdefault(label, (other, count))
     labels, samples = np.unique(true, return_counts=True)
     rows = []
     for label, count in zip(labels.tolist(), samples.tolist(), strict=True):
-        own = np.flatnonzero(pairs[:, 0] == label)
+        other, confused = most.get(label, (None, 0))
         rows.append(
             ClassRow(
                 name=class_name(class_names, label),
                 samples=count,
-                right=1 - int(times[own].sum()) / count,
-                taken_for=class_name(class_names, int(pairs[own[0], 1])) if len(own) else "",
-                times=int(times[own[0]]) if len(own) else 0,
+                right=1 - wrong.get(label, 0) / count,
+                taken_for="" if other is None else class_name(class_names, other),
+                times=confused,
             )
         )
     return sorted(rows, key=lambda row: (row.right, row.name))

@@ -58,3 +58,9 @@ def test_tasks_that_the_recipe_leaves_out_are_no_arms(tmp_path, capsys):
     assert {frozenset((d.arm, d.other)) for d in found.differences} == {
         frozenset(("motion+contrastive", other)) for other in ("contrastive", FLOOR)
     }
+
+
+def test_arms_that_all_need_tasks_of_another_recipe_are_refused(tmp_path, capsys):
+    assert main(["smoke_ms2l", "method.jigsaw=0", "--arms", "jigsaw", "--out", str(tmp_path / "claim")]) == 2
+    assert "smoke_ms2l trains none of jigsaw; known: motion, contrastive" in capsys.readouterr().err
+    assert not (tmp_path / "claim").exists()

@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 import pytest
 
+from tests.shard_fixtures import keys_read
 from tests.shard_fixtures import shards_of as write_shards
 from tests.static_server import serve_folder
 from tests.training.distributed_cases import spawn
@@ -50,19 +51,6 @@ def recipe_for(place, shuffle_gb, batch_size=8, **changes):
 def order_of(place, count: float) -> ShardOrder:
     data = open_dataset(place, "all")
     return ShardOrder(data, np.arange(len(data)), gigabytes(place, count))
-
-
-def watched(trainer) -> list[str]:
-    """Trains; the keys that were read, in order."""
-    keys, draw = [], trainer.batches.draw
-
-    def drawn(rows, *others):
-        keys.extend(trainer.data.dataset.keys[row] for row in rows.tolist())
-        return draw(rows, *others)
-
-    trainer.batches.draw = drawn
-    trainer.run()
-    return keys
 
 
 # --- the order -------------------------------------------------------------------------------------
@@ -116,7 +104,7 @@ def test_parts_of_shards_know_their_shards(shards, tmp_path):
 def test_a_run_resumes_bit_for_bit_in_the_middle_of_a_group_too(shards, tmp_path, at):
     recipe = recipe_for(shards, gigabytes(shards, 2.5))
     whole = trainer_for(tmp_path / "whole", recipe)
-    keys = watched(whole)
+    keys = keys_read(whole)
     for epoch in range(EPOCHS):
         assert Counter(keys[epoch * SAMPLES : (epoch + 1) * SAMPLES]) == Counter(whole.data.dataset.keys)
     parts = in_parts(lambda: trainer_for(tmp_path / "parts", recipe), at)
@@ -155,7 +143,7 @@ def test_a_monitor_reads_one_group(shards, tmp_path):
 
 def seen(place: str, size: float, folder: str) -> dict:
     """Keys that this rank read, in order."""
-    return {"keys": watched(trainer_for(folder, recipe_for(place, size))), "rank": distributed.rank()}
+    return {"keys": keys_read(trainer_for(folder, recipe_for(place, size))), "rank": distributed.rank()}
 
 
 @pytest.mark.slow
@@ -164,7 +152,7 @@ def test_two_ranks_see_each_sample_once_and_the_same_groups(shards, tmp_path):
     (tmp_path / "run").mkdir()
     ranks = spawn(partial(seen, str(shards), size, str(tmp_path / "run")), 2, tmp_path)
     assert [result["rank"] for result in ranks] == [0, 1]
-    alone = watched(trainer_for(tmp_path / "alone", recipe_for(shards, size)))
+    alone = keys_read(trainer_for(tmp_path / "alone", recipe_for(shards, size)))
     order = order_of(shards, 2)
     keys = list(open_dataset(shards, "all").keys)
     for epoch in range(EPOCHS):

@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from tests.shard_fixtures import shards_of, write_tar
+from tests.shard_fixtures import keys_read, shards_of, write_tar
 from tests.training.distributed_cases import spawn
 from tests.training.test_loop import in_parts, same_state, tiny, trainer_for
 from tests.training.test_stream import smooth
@@ -50,15 +50,7 @@ def test_shards_train_as_their_folder_and_resume_bit_for_bit(places, tmp_path, s
 def seen(shards: str, folder: str) -> dict:
     """Keys that this rank read in each epoch, in order."""
     trainer = trainer_for(folder, recipe_for(shards, batch_size=8))
-    keys, draw = [], trainer.batches.draw
-
-    def watched(rows, *others):
-        keys.extend(trainer.data.dataset.keys[row] for row in rows.tolist())
-        return draw(rows, *others)
-
-    trainer.batches.draw = watched
-    trainer.run()
-    return {"keys": keys, "rank": distributed.rank()}
+    return {"keys": keys_read(trainer), "rank": distributed.rank()}
 
 
 def test_two_ranks_see_each_sample_once_in_every_epoch(places, tmp_path):

@@ -10,7 +10,6 @@ be the same file.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import logging
 import math
@@ -24,7 +23,7 @@ from pathlib import Path
 
 from zoo.data.remote import FIX, PIPE, check, file_name, get
 from zoo.errors import ChangedError, DataError
-from zoo.files import cache_root, is_held, locked, make_folder, write_whole
+from zoo.files import cache_root, digest_of, is_held, locked, make_folder, write_whole
 from zoo.network.fetching import PART, Fetched
 
 VARIABLE = "ZOO_COPIES_GB"
@@ -281,11 +280,8 @@ def announce(missing: Sequence[Copy]) -> None:
 
 
 def _facts_of(path: Path) -> Fetched:
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return Fetched(os.path.getsize(path), digest.hexdigest())
+        return Fetched(os.path.getsize(path), digest_of(file).hexdigest())
 
 
 def _asked() -> str:

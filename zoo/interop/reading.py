@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import pickle
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from zoo.checkpoint.weights import MAX_HEADER_BYTES
 from zoo.errors import CheckpointError
+from zoo.files import digest_of
 from zoo.text import clipped, quoted
 
 
@@ -72,7 +72,7 @@ def read_foreign(path: Path, container: str | None) -> Foreign:
     """
     try:
         with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _hash(file)
+            digest = digest_of(file).hexdigest()
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from None
     content = _read(path)
@@ -146,10 +146,3 @@ def _read(path: Path) -> Any:
         raise CheckpointError(
             f"{path} is no file of torch.save: {type(error).__name__}: {clipped(reason, 200)}"
         ) from None
-
-
-def _hash(file: Any) -> str:  # Python 3.10
-    digest = hashlib.sha256()
-    while block := file.read(1 << 20):
-        digest.update(block)
-    return digest.hexdigest()

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zoo.errors import HubError, ZooError
-from zoo.files import disk_errors, remove_leftovers, replacing
+from zoo.files import digest_of, disk_errors, remove_leftovers, replacing
 from zoo.network.asking import Again, Answer, Rules, Stale, insist
 
 #: Ending of partial files, behind a dot and the name of the file that they will be.
@@ -133,16 +133,13 @@ class _Partial:
 
     def begin(self, url: str, etag: str, start: int) -> hashlib._Hash:
         """Keep the first `start` bytes; their sha256, to be gone on with."""
-        digest = hashlib.sha256()
-        if not start:
-            self.forget()
-            if etag:
-                self.note.write_text(json.dumps({"url": url, "etag": etag}), encoding="utf-8")
-            return digest
-        with self.file.open("rb") as file:
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
-        return digest
+        if start:
+            with self.file.open("rb") as file:
+                return digest_of(file)
+        self.forget()
+        if etag:
+            self.note.write_text(json.dumps({"url": url, "etag": etag}), encoding="utf-8")
+        return hashlib.sha256()
 
     def forget(self) -> None:
         """Remove both files."""

@@ -107,8 +107,10 @@ def _claims_of(replaced: Path, config: CheckpointConfig) -> tuple[Claim, ...]:
 
 
 def _joined(before: Sequence[Claim], claims: Sequence[Claim] | None) -> tuple[Claim, ...]:
-    if claims is None or not claims:
-        return tuple(before) if claims is None else ()
+    if claims is None:
+        return tuple(before)
+    if not claims:
+        return ()
     new = {(claim.title, claim.measure, claim.setting) for claim in claims}
     return (*(old for old in before if (old.title, old.measure, old.setting) not in new), *claims)
 

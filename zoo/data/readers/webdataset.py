@@ -93,13 +93,12 @@ class ShardImages(Dataset):
     def sample(self, index: int) -> Image.Image:
         return decode(*self.encoded(index))
 
-    def shard_of(self, indices: np.ndarray) -> np.ndarray:
-        """`(n,)` positions of samples -> `(n,)` positions in `shards`."""
+    def shard_of(self, indices: np.ndarray | int) -> np.ndarray:
+        """`(n,)` positions of samples -> `(n,)` positions in `shards`; one for one."""
         return np.searchsorted(self.starts, indices, side="right") - 1
 
     def _shard(self, index: int) -> Shard:
-        index = range(len(self))[index]
-        return self.shards[int(np.searchsorted(self.starts, index, side="right")) - 1]
+        return self.shards[int(self.shard_of(range(len(self))[index]))]
 
     def _digests(self) -> Iterator[bytes]:
         if all(shard.copy is None for shard in self.shards):
